@@ -1,0 +1,138 @@
+//! A block: a fixed piece of memory that fills up once and is then only read.
+//! Never zeroes memory twice, and never knows who holds it.
+
+use std::sync::{Mutex, PoisonError};
+
+/// Freed memory that is kept for the next block, in bytes, for the whole process. A stream that
+/// keeps up takes and returns a block every few microseconds: without this each would go through the
+/// allocator, and fresh pages cost ten times as much as warm ones.
+const KEEP: usize = 1 << 20;
+
+/// Blocks smaller than this go back to the allocator.
+const KEEP_FROM: usize = 16 << 10;
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept { shelf: Vec::new(), bytes: 0 });
+
+/// Memory of `capacity` bytes, of which the first `len` are filled.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// Initialised as far as it was ever filled; grows up to `capacity` and never again.
+    bytes: Vec<u8>,
+    len: usize,
+    capacity: usize,
+}
+
+impl Block {
+    pub(crate) fn allocate(capacity: usize) -> Self {
+        let bytes = kept().take(capacity).unwrap_or_else(|| Vec::with_capacity(capacity));
+        Self { bytes, len: 0, capacity }
+    }
+
+    /// Copies as much of `src` as fits and says how much that was.
+    pub(crate) fn append(&mut self, src: &[u8]) -> usize {
+        let n = src.len().min(self.capacity - self.len);
+        let warm = n.min(self.bytes.len() - self.len);
+        self.bytes[self.len..self.len + warm].copy_from_slice(&src[..warm]);
+        self.bytes.extend_from_slice(&src[warm..n]);
+        self.len += n;
+        n
+    }
+
+    /// The first `len` bytes, to be filled by a read; what was in the block is gone.
+    pub(crate) fn receive(&mut self, len: usize) {
+        assert!(len <= self.capacity, "a read of {len} bytes into a block of {}", self.capacity);
+        if self.bytes.len() < len {
+            self.bytes.resize(len, 0);
+        }
+        self.len = len;
+    }
+
+    /// What [`receive`](Self::receive) made room for.
+    pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        self.capacity - self.len
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        kept().put(std::mem::take(&mut self.bytes), self.capacity);
+    }
+}
+
+fn kept() -> std::sync::MutexGuard<'static, Kept> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// Last in, first out, so that what is taken is still in the processor's cache.
+    shelf: Vec<(usize, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn take(&mut self, capacity: usize) -> Option<Vec<u8>> {
+        let at = self.shelf.iter().rposition(|(kept, _)| *kept == capacity)?;
+        self.bytes -= capacity;
+        Some(self.shelf.remove(at).1)
+    }
+
+    fn put(&mut self, bytes: Vec<u8>, capacity: usize) {
+        if capacity >= KEEP_FROM && capacity.is_power_of_two() && self.bytes + capacity <= KEEP {
+            self.bytes += capacity;
+            self.shelf.push((capacity, bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_block_shows_only_what_was_put_into_it() {
+        let mut block = Block::allocate(8);
+        assert_eq!(block.append(b"abcdefghij"), 8);
+        block.clear();
+        assert_eq!(block.append(b"xy"), 2);
+        assert_eq!(block.filled(), b"xy");
+        assert_eq!(block.append(b"12345678"), 6);
+        assert_eq!(block.filled(), b"xy123456");
+        block.receive(3);
+        block.filled_mut().copy_from_slice(b"new");
+        assert_eq!(block.filled(), b"new");
+    }
+
+    #[test]
+    fn what_is_kept_for_reuse_is_bounded() {
+        let many: Vec<_> = (0..100).map(|_| Block::allocate(64 << 10)).collect();
+        drop(many);
+        assert!(kept().bytes <= KEEP);
+        let sum: usize = kept().shelf.iter().map(|(capacity, _)| capacity).sum();
+        assert!(sum <= KEEP);
+    }
+}

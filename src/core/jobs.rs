@@ -1,0 +1,366 @@
+//! What goes to disk and what comes back: jobs as data, and what follows when they are done.
+//! Never does a job, and never loses a block before its write has succeeded.
+
+use std::{io, sync::Arc};
+
+use super::{
+    Core,
+    ledger::{Entry, Place},
+};
+use crate::{block::Block, error::SpillError, slot::SlotRun};
+
+/// The most blocks that one write or read moves: 1 MiB of the largest. Larger calls gain nothing,
+/// and the writer waits for the first block of a batch until its last is written.
+const BATCH: usize = 16;
+
+/// The most blocks that are read back at once.
+const READ_BATCH: usize = 4;
+
+/// A full disk is tried again after this many nanoseconds, if no slot came free before.
+const RETRY: u64 = 1_000_000_000;
+
+/// The disk as this buffer sees it.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    /// Bytes of the backlog that only the disk holds.
+    pub(super) bytes: u64,
+    /// Slots granted to this buffer.
+    pub(super) slots: u64,
+    /// Bytes written so far.
+    pub(super) spilled: u64,
+    /// Blocks on their way to disk.
+    pub(super) writing: usize,
+    /// The writer's patience is over: what does not fit goes to disk at once, until nothing is left there.
+    pub(super) spilling: bool,
+    blocked: Option<Blocked>,
+    /// No more is written, after an error that is not about space.
+    broken: bool,
+    /// Slots to be given back to the pool.
+    freed: Vec<SlotRun>,
+}
+
+/// There was no room on disk.
+#[derive(Debug)]
+struct Blocked {
+    source: Option<Arc<io::Error>>,
+    retry_at: Option<u64>,
+}
+
+/// Blocks to be written to adjacent slots.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct WriteJob {
+    pub(crate) run: SlotRun,
+    /// Each with the stream's offset of its first byte.
+    pub(crate) blocks: Vec<(u64, Arc<Block>)>,
+}
+
+/// How a [`WriteJob`] went.
+#[derive(Debug)]
+pub(crate) struct Wrote {
+    /// How many blocks are on disk, from the first one.
+    pub(crate) done: usize,
+    pub(crate) fault: Option<WriteFault>,
+}
+
+/// Why not all of it is.
+#[derive(Debug)]
+pub(crate) enum WriteFault {
+    /// The disk is full: the limit reached early.
+    Full(Arc<io::Error>),
+    Broken(SpillError),
+}
+
+/// Blocks to be filled from adjacent slots; each has the length of its slot's payload.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct ReadJob {
+    /// The stream's offset of the first byte.
+    pub(crate) start: u64,
+    pub(crate) run: SlotRun,
+    pub(crate) blocks: Vec<Block>,
+}
+
+impl Disk {
+    pub(super) fn retry_at(&self) -> Option<u64> {
+        self.blocked.as_ref()?.retry_at
+    }
+
+    pub(super) fn blocked_by(&self) -> Option<Arc<io::Error>> {
+        self.blocked.as_ref()?.source.clone()
+    }
+}
+
+impl Core {
+    /// How many slots are wanted for the next write, if there is to be one.
+    pub(crate) fn wants_write(&self) -> Option<u64> {
+        Some(self.to_write()?.1 as u64)
+    }
+
+    /// The pool has no slot.
+    pub(crate) fn no_slots(&mut self) {
+        self.disk.blocked = Some(Blocked { source: None, retry_at: None });
+        self.notes.writable = true;
+    }
+
+    /// Slots came free, or it is time to try again.
+    pub(crate) fn unblock(&mut self) {
+        self.disk.blocked = None;
+    }
+
+    /// Begins to write as many blocks as there are slots in `run`, which
+    /// [`wants_write`](Self::wants_write) asked for. [`wrote`](Self::wrote) must follow.
+    pub(crate) fn start_write(&mut self, run: SlotRun) -> WriteJob {
+        self.disk.slots += run.count;
+        let mut job = WriteJob { run, blocks: Vec::with_capacity(run.count as usize) };
+        let Some((first, _)) = self.to_write() else { return job };
+        for (i, slot) in (run.first..run.end()).enumerate() {
+            let Some(entry) = self.ledger.get_mut(first + i) else { break };
+            let Place::Memory(block) = &entry.place else { break };
+            let block = Arc::clone(block);
+            job.blocks.push((entry.start, Arc::clone(&block)));
+            entry.place = Place::Writing { block, slot };
+        }
+        self.disk.writing += job.blocks.len();
+        self.note_peaks();
+        job
+    }
+
+    /// A write has ended. What was written leaves memory, what was not stays there.
+    pub(crate) fn wrote(&mut self, job: WriteJob, outcome: Wrote, now: u64) {
+        self.disk.writing -= job.blocks.len();
+        let mut touched: Option<(usize, usize)> = None;
+        let slots = job.run.first..job.run.end();
+        // A run longer than its blocks cannot be; should it be, its slots are not lost.
+        for slot in slots.clone().skip(job.blocks.len()) {
+            self.give_back(SlotRun::one(slot));
+        }
+        for ((i, (start, block)), slot) in job.blocks.into_iter().enumerate().zip(slots) {
+            let on_disk = i < outcome.done;
+            if on_disk {
+                self.disk.spilled += block.len() as u64;
+            }
+            let waiting = self.ledger.starting_at(start).filter(|&at| {
+                matches!(self.ledger.get(at), Some(Entry { place: Place::Writing { slot: own, .. }, .. }) if *own == slot)
+            });
+            match waiting {
+                // Overtaken by the reader, or given up.
+                None => self.free(SlotRun::one(slot)),
+                Some(at) if on_disk => {
+                    self.moved_to_disk(at, slot);
+                    touched = Some((touched.map_or(at, |(from, _)| from), at));
+                }
+                Some(at) => {
+                    if let Some(entry) = self.ledger.get_mut(at) {
+                        entry.place = Place::Memory(Arc::clone(&block));
+                    }
+                    self.give_back(SlotRun::one(slot));
+                }
+            }
+            self.put_back(block);
+        }
+        if let Some((from, to)) = touched {
+            self.ledger.join(from.saturating_sub(1), to + 1, self.limits.block as u64);
+        }
+        self.notes.writable = true;
+        self.note_peaks();
+        if let Some(fault) = outcome.fault {
+            self.cannot_write(fault, now);
+        }
+    }
+
+    /// Nothing more can be written for now, or ever.
+    pub(crate) fn cannot_write(&mut self, fault: WriteFault, now: u64) {
+        self.notes.writable = true;
+        match fault {
+            WriteFault::Full(source) => {
+                self.disk.blocked = Some(Blocked { source: Some(source), retry_at: Some(now + RETRY) });
+            }
+            WriteFault::Broken(error) => {
+                self.disk.broken = true;
+                // After `finish` this changes nothing: memory still has everything.
+                self.fail(error);
+            }
+        }
+    }
+
+    /// The slots whose bytes come next, if the reader is at the disk and there is memory for them.
+    pub(crate) fn wants_read(&self) -> Option<usize> {
+        let front = self.ledger.front()?;
+        let Place::Disk(run) = front.place else { return None };
+        let block = self.limits.block;
+        let free = self.memory.free();
+        if free < block {
+            // Only a short block was ever written: its own length will do.
+            return (front.len.min(block as u64) as usize <= free).then_some(1);
+        }
+        // Half of what is free stays with the writer.
+        Some((free / block / 2).clamp(1, READ_BATCH).min(run.count as usize))
+    }
+
+    /// Begins to read what [`wants_read`](Self::wants_read) said. [`did_read`](Self::did_read) must follow.
+    pub(crate) fn start_read(&mut self) -> Option<ReadJob> {
+        let n = self.wants_read()?;
+        let Some(&Entry { start, len, place: Place::Disk(run) }) = self.ledger.front() else { return None };
+        let block = self.limits.block as u64;
+        let taken = len.min(n as u64 * block);
+        let head = SlotRun::new(run.first, n as u64);
+        let reading = Entry { start, len: taken, place: Place::Reading(head) };
+        let rest = (run.count > head.count).then(|| Entry {
+            start: start + taken,
+            len: len - taken,
+            place: Place::Disk(SlotRun::new(head.end(), run.count - head.count)),
+        });
+        self.ledger.replace(0, [Some(reading), rest].into_iter().flatten());
+        let blocks = (0..n as u64)
+            .map(|i| {
+                let len = block.min(taken - i * block) as usize;
+                let mut memory = self.memory.take(self.limits.block.min(self.memory.free()));
+                memory.receive(len);
+                memory
+            })
+            .collect();
+        Some(ReadJob { start, run: head, blocks })
+    }
+
+    /// A read has ended: the first `good` blocks are what was written; what `fault` is about begins
+    /// behind them.
+    pub(crate) fn did_read(&mut self, job: ReadJob, good: usize, fault: Option<SpillError>) {
+        let ReadJob { start, run, blocks } = job;
+        self.notes.visible = true;
+        let Some(at) = self.ledger.starting_at(start).filter(|&at| {
+            matches!(self.ledger.get(at), Some(Entry { place: Place::Reading(own), .. }) if *own == run)
+        }) else {
+            // Given up meanwhile.
+            self.free(run);
+            blocks.into_iter().for_each(|block| self.release(block));
+            return;
+        };
+        let mut fault = fault.map(Box::new);
+        let mut parts = Vec::with_capacity(blocks.len());
+        let mut start = start;
+        for (i, (block, slot)) in blocks.into_iter().zip(run.first..).enumerate() {
+            let len = block.len() as u64;
+            let place = if i < good {
+                self.disk.bytes -= len;
+                Place::Ahead { block: Arc::new(block), slot }
+            } else {
+                self.release(block);
+                match fault.take() {
+                    Some(error) => {
+                        self.disk.bytes -= len;
+                        self.free(SlotRun::one(slot));
+                        Place::Bad(error)
+                    }
+                    None => Place::Disk(SlotRun::one(slot)),
+                }
+            };
+            parts.push(Entry { start, len, place });
+            start += len;
+        }
+        let last = at + parts.len();
+        self.ledger.replace(at, parts.into_iter());
+        self.ledger.join(at, last, self.limits.block as u64);
+        self.note_peaks();
+    }
+
+    /// The writer takes back memory that was filled by reading ahead. The bytes are still in their
+    /// slots, so this costs no I/O. Only when nothing on its way to disk will free any.
+    pub(super) fn take_back_ahead(&mut self) -> bool {
+        if self.disk.writing > 0 || self.to_write().is_some() {
+            return false;
+        }
+        let last = (1..self.ledger.len())
+            .rev()
+            .find(|&at| matches!(self.ledger.get(at), Some(Entry { place: Place::Ahead { .. }, .. })));
+        let Some((at, entry)) = last.and_then(|at| Some((at, self.ledger.get_mut(at)?))) else { return false };
+        let Place::Ahead { slot, .. } = entry.place else { return false };
+        self.moved_to_disk(at, slot);
+        self.ledger.join(at.saturating_sub(1), at + 1, self.limits.block as u64);
+        true
+    }
+
+    /// Slots that are free again, for the pool.
+    pub(crate) fn freed(&mut self) -> impl Iterator<Item = SlotRun> {
+        self.disk.freed.drain(..)
+    }
+
+    pub(crate) fn has_freed(&self) -> bool {
+        !self.disk.freed.is_empty()
+    }
+
+    /// Whether the backlog was given up and nothing is left on disk or on its way.
+    pub(crate) fn is_over(&self) -> bool {
+        self.discarded && self.disk.slots == 0 && self.disk.writing == 0
+    }
+
+    pub(super) fn disk_takes_more(&self) -> bool {
+        self.limits.disk != Some(0) && self.disk.blocked.is_none() && !self.disk.broken
+    }
+
+    /// Slots whose bytes are no longer needed: room on disk, so a full one is worth another try.
+    pub(super) fn free(&mut self, run: SlotRun) {
+        self.give_back(run);
+        self.unblock();
+        self.end_spilling_if_drained();
+    }
+
+    fn give_back(&mut self, run: SlotRun) {
+        self.disk.slots -= run.count;
+        // Runs are freed in order as a rule: keep them few.
+        match self.disk.freed.last_mut() {
+            Some(last) if last.end() == run.first => last.count += run.count,
+            _ => self.disk.freed.push(run),
+        }
+    }
+
+    pub(super) fn end_spilling_if_drained(&mut self) {
+        if self.disk.slots == 0 && self.disk.writing == 0 {
+            self.disk.spilling = false;
+        }
+    }
+
+    /// The blocks to write next, as their first entry and number: those farthest from the reader, in
+    /// one adjacent run; the earliest stay in memory, for they are wanted next. A read-back costs as
+    /// much as a write, so nothing is written while half of the memory is free.
+    fn to_write(&self) -> Option<(usize, usize)> {
+        let waited_for = self.ends.writer_is_open() || !self.item.is_empty();
+        if !self.disk.spilling || !waited_for || !self.disk_takes_more() || self.discarded {
+            return None;
+        }
+        let window = self.limits.memory - self.memory.lent();
+        if self.memory.free() >= window / 2 {
+            return None;
+        }
+        let blocks = window / self.limits.block;
+        let batch = (blocks / 2).clamp(1, BATCH);
+        let found = self.adjacent_in_memory(blocks / 4, batch);
+        // Where that leaves nothing, all but the block that the reader is at may go.
+        found.or_else(|| self.adjacent_in_memory(1, batch))
+    }
+
+    /// The last run of entries that only memory has, beyond the first `keep` entries: at most `batch`
+    /// of them, from the run's beginning, so that later ones follow them in the file.
+    fn adjacent_in_memory(&self, keep: usize, batch: usize) -> Option<(usize, usize)> {
+        let in_memory = |at: usize| matches!(self.ledger.get(at), Some(Entry { place: Place::Memory(_), .. }));
+        let last = (keep..self.ledger.len()).rev().find(|&at| in_memory(at))?;
+        let first = (keep..last).rev().take_while(|&at| in_memory(at)).last().unwrap_or(last);
+        Some((first, (last + 1 - first).min(batch)))
+    }
+
+    /// What was in memory is on disk, and leaves memory; unless the reader is at it.
+    fn moved_to_disk(&mut self, at: usize, slot: u64) {
+        let Some(entry) = self.ledger.get_mut(at) else { return };
+        let old = std::mem::replace(&mut entry.place, Place::Disk(SlotRun::one(slot)));
+        let (Place::Writing { block, .. } | Place::Ahead { block, .. } | Place::Memory(block)) = old else {
+            entry.place = old;
+            return;
+        };
+        if at == 0 {
+            entry.place = Place::Ahead { block, slot };
+            return;
+        }
+        self.disk.bytes += entry.len;
+        self.put_back(block);
+    }
+}

@@ -1,0 +1,33 @@
+//! A pipe whose writer is not held up by a slow reader until a declared quota, in a declared amount
+//! of memory.
+#![doc = include_str!("../README.md")]
+
+mod block;
+mod blocking;
+mod buffer;
+mod clock;
+mod control;
+mod core;
+mod error;
+mod options;
+mod pool;
+mod reader;
+mod shell;
+mod sink;
+mod slot;
+mod stats;
+mod storage;
+mod stream;
+mod threads;
+mod writer;
+
+pub use blocking::{BlockingReader, BlockingWriter};
+pub use buffer::SpillBuffer;
+pub use control::Control;
+pub use error::{SpillError, StorageOp};
+pub use options::{Builder, OnFull};
+pub use reader::SpillReader;
+pub use sink::SpillSink;
+pub use stats::SpillStats;
+pub use stream::SpillStream;
+pub use writer::{Closed, SpillWriter};

@@ -1,0 +1,129 @@
+//! A set of slot numbers, kept as runs. Never holds two runs that touch.
+
+use std::collections::BTreeMap;
+
+use crate::slot::SlotRun;
+
+#[derive(Debug, Default)]
+pub(crate) struct Extents {
+    /// First slot to number of slots.
+    runs: BTreeMap<u64, u64>,
+    total: u64,
+}
+
+impl Extents {
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(crate) fn insert(&mut self, run: SlotRun) {
+        if run.count == 0 {
+            return;
+        }
+        self.total += run.count;
+        let SlotRun { mut first, mut count } = run;
+        if let Some((&before, &len)) = self.runs.range(..first).next_back() {
+            debug_assert!(before + len <= first, "slot {first} is in the set already");
+            if before + len == first {
+                first = before;
+                count += len;
+            }
+        }
+        if let Some(len) = self.runs.remove(&run.end()) {
+            count += len;
+        }
+        self.runs.insert(first, count);
+    }
+
+    /// Takes `count` slots from the lowest run that has as many.
+    pub(crate) fn take_lowest(&mut self, count: u64) -> Option<SlotRun> {
+        let (&first, _) = self.runs.iter().find(|&(_, &len)| len >= count)?;
+        let run = SlotRun::new(first, count);
+        self.remove(run);
+        Some(run)
+    }
+
+    /// The longest run.
+    pub(crate) fn longest(&self) -> Option<SlotRun> {
+        self.runs.iter().map(|(&first, &count)| SlotRun::new(first, count)).max_by_key(|run| run.count)
+    }
+
+    /// The run with the highest numbers.
+    pub(crate) fn highest(&self) -> Option<SlotRun> {
+        self.runs.last_key_value().map(|(&first, &count)| SlotRun::new(first, count))
+    }
+
+    /// Takes out those slots of `range` that are in the set, and hands them out as runs.
+    pub(crate) fn remove(&mut self, range: SlotRun) -> Vec<SlotRun> {
+        let from = self.runs.range(..=range.first).next_back().map_or(range.first, |(&first, _)| first);
+        let overlapping: Vec<_> = self
+            .runs
+            .range(from..range.end())
+            .map(|(&first, &count)| SlotRun::new(first, count))
+            .filter(|run| run.end() > range.first)
+            .collect();
+        let mut taken = Vec::with_capacity(overlapping.len());
+        for run in overlapping {
+            self.runs.remove(&run.first);
+            let (first, end) = (run.first.max(range.first), run.end().min(range.end()));
+            if run.first < first {
+                self.runs.insert(run.first, first - run.first);
+            }
+            if end < run.end() {
+                self.runs.insert(end, run.end() - end);
+            }
+            self.total -= end - first;
+            taken.push(SlotRun::new(first, end - first));
+        }
+        taken
+    }
+
+    /// How many slots of `range` are in the set.
+    pub(crate) fn count_in(&self, range: SlotRun) -> u64 {
+        let from = self.runs.range(..=range.first).next_back().map_or(range.first, |(&first, _)| first);
+        self.runs
+            .range(from..range.end())
+            .map(|(&first, &count)| (first + count).min(range.end()).saturating_sub(first.max(range.first)))
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_a_set_of_numbers(ops in prop::collection::vec((0u64..60, 1u64..12, 0u8..3), 0..80)) {
+            let (mut extents, mut model) = (Extents::default(), BTreeSet::new());
+            for (first, count, op) in ops {
+                let run = SlotRun::new(first, count);
+                let inside = (first..run.end()).filter(|slot| model.contains(slot)).count() as u64;
+                prop_assert_eq!(extents.count_in(run), inside);
+                match op {
+                    0 if inside == 0 => {
+                        extents.insert(run);
+                        model.extend(first..run.end());
+                    }
+                    1 => {
+                        let taken: u64 = extents.remove(run).iter().map(|run| run.count).sum();
+                        prop_assert_eq!(taken, inside);
+                        model.retain(|slot| !(first..run.end()).contains(slot));
+                    }
+                    _ => if let Some(taken) = extents.take_lowest(count) {
+                        for slot in taken.first..taken.end() {
+                            prop_assert!(model.remove(&slot));
+                        }
+                    },
+                }
+                prop_assert_eq!(extents.total(), model.len() as u64);
+                let runs: Vec<_> = extents.runs.iter().collect();
+                prop_assert!(runs.windows(2).all(|two| two[0].0 + two[0].1 < *two[1].0));
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Which slots of the file are free: granted lowest first, those still warm before all others, and
+//! what of the file can be given back. Never touches the file.
+
+use super::extents::Extents;
+use crate::slot::{GROUP, Geometry, SlotRun};
+
+#[derive(Debug)]
+pub(crate) struct SlotMap {
+    geometry: Geometry,
+    /// Slots that there may be.
+    max: u64,
+    /// Slots that there have been since the file was made: all above are fresh.
+    high: u64,
+    /// Free, and the file still has their pages.
+    warm: Extents,
+    /// Free, and given back to the file system.
+    holes: Extents,
+    live: u64,
+    /// Slots that are being given back.
+    punching: u64,
+}
+
+/// A part of the file to give back. No slot in it is granted until
+/// [`SlotMap::punched`] has been told of it.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Punch {
+    /// What the file loses.
+    slots: SlotRun,
+    /// Groups that lose their trailer page too, for nothing in them is live.
+    whole_groups: std::ops::Range<u64>,
+    /// Slots that were holes before, taken out of circulation meanwhile.
+    were_holes: Vec<SlotRun>,
+}
+
+impl SlotMap {
+    pub(crate) fn new(geometry: Geometry, max: u64) -> Self {
+        Self {
+            geometry,
+            max,
+            high: 0,
+            warm: Extents::default(),
+            holes: Extents::default(),
+            live: 0,
+            punching: 0,
+        }
+    }
+
+    /// Up to `want` adjacent slots; `None` when there is none at all.
+    pub(crate) fn grant(&mut self, want: u64) -> Option<SlotRun> {
+        let fresh = self.max.saturating_sub(self.high);
+        let run = if let Some(run) = self.warm.take_lowest(want) {
+            run
+        } else if let Some(run) = self.holes.take_lowest(want) {
+            run
+        } else if fresh >= want {
+            self.extend(want)
+        } else {
+            // Fewer than wanted: the most that lies together.
+            let warm = self.warm.longest();
+            let hole = self.holes.longest();
+            let best = warm.into_iter().chain(hole).max_by_key(|run| run.count).filter(|run| run.count >= fresh);
+            match best {
+                Some(run) => {
+                    self.warm.remove(run);
+                    self.holes.remove(run);
+                    run
+                }
+                None if fresh > 0 => self.extend(fresh),
+                None => return None,
+            }
+        };
+        self.live += run.count;
+        Some(run)
+    }
+
+    pub(crate) fn free(&mut self, run: SlotRun) {
+        self.live -= run.count;
+        self.warm.insert(run);
+    }
+
+    /// Lowers the number of slots that there may be, to what a file of this size can have.
+    pub(crate) fn lower_limit(&mut self, slots: u64) {
+        self.max = self.max.min(slots);
+    }
+
+    pub(crate) fn live(&self) -> u64 {
+        self.live
+    }
+
+    pub(crate) fn high(&self) -> u64 {
+        self.high
+    }
+
+    /// Slots that are free and still occupy the file.
+    pub(crate) fn warm(&self) -> u64 {
+        self.warm.total()
+    }
+
+    /// Slots that occupy the file.
+    pub(crate) fn occupied(&self) -> u64 {
+        self.live + self.warm.total() + self.punching
+    }
+
+    pub(crate) fn is_punching(&self) -> bool {
+        self.punching > 0
+    }
+
+    /// The next part of the file to give back so that at most `retain` slots stay warm: the highest,
+    /// for the lowest are granted first. At most `most` slots.
+    pub(crate) fn next_punch(&mut self, retain: u64, most: u64) -> Option<Punch> {
+        let excess = self.warm.total().checked_sub(retain).filter(|&n| n > 0)?.min(most);
+        let highest = self.warm.highest()?;
+        let count = highest.count.min(excess);
+        let slots = SlotRun::new(highest.end() - count, count);
+        self.warm.remove(slots);
+        self.punching += slots.count;
+        let mut were_holes = Vec::new();
+        let (first, last) = (slots.first / GROUP, (slots.end() - 1) / GROUP);
+        // Groups in between are in `slots` as a whole; those at its ends may have the rest as holes.
+        // Slots above `high` cannot be kept from anyone, so a group that has some keeps its page.
+        let mut claim = |group: u64| {
+            let group = SlotRun::new(group * GROUP, GROUP);
+            let ours = slots.end().min(group.end()) - slots.first.max(group.first);
+            let whole = ours + self.holes.count_in(group) == GROUP;
+            if whole {
+                were_holes.extend(self.holes.remove(group));
+            }
+            whole
+        };
+        let first_whole = claim(first);
+        let last_whole = if first == last { first_whole } else { claim(last) };
+        let whole_groups = first + u64::from(!first_whole)..last + u64::from(last_whole);
+        Some(Punch { slots, whole_groups, were_holes })
+    }
+
+    /// The parts of the file to punch.
+    pub(crate) fn ranges(&self, punch: &Punch) -> Vec<(u64, u64)> {
+        let whole = &punch.whole_groups;
+        let mut ranges = Vec::with_capacity(3);
+        let mut push = |slots: SlotRun| {
+            for piece in self.geometry.pieces(slots) {
+                ranges.push((self.geometry.payload(piece.first), piece.count * self.geometry.block() as u64));
+            }
+        };
+        if whole.is_empty() {
+            push(punch.slots);
+            return ranges;
+        }
+        let (from, to) = (whole.start * GROUP, whole.end * GROUP);
+        push(SlotRun::new(punch.slots.first, from.saturating_sub(punch.slots.first)));
+        push(SlotRun::new(to.min(punch.slots.end()), punch.slots.end().saturating_sub(to)));
+        let start = self.geometry.group_start(whole.start);
+        ranges.push((start, self.geometry.group_start(whole.end) - start));
+        ranges
+    }
+
+    /// The punch is done; `gone` says whether the file system took the pages.
+    pub(crate) fn punched(&mut self, punch: Punch, gone: bool) {
+        self.punching -= punch.slots.count;
+        if gone { self.holes.insert(punch.slots) } else { self.warm.insert(punch.slots) }
+        for run in punch.were_holes {
+            self.holes.insert(run);
+        }
+    }
+
+    fn extend(&mut self, count: u64) -> SlotRun {
+        let run = SlotRun::new(self.high, count);
+        self.high += count;
+        run
+    }
+}

@@ -1,0 +1,119 @@
+//! Runs a buffer's jobs on an I/O thread: the one place where core and storage meet.
+//! Never runs twice at once for one buffer, and never holds its lock while the disk works.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::Shared;
+use crate::{
+    clock,
+    core::{ReadJob, WriteFault, WriteJob, Wrote},
+    error::{SpillError, StorageOp},
+    storage::{Progress, ReadFault, SpillFile, is_full},
+    threads::Work,
+};
+
+/// Jobs that one buffer has done before it is another's turn.
+const TURN: usize = 8;
+
+enum Step {
+    Create(u64),
+    Write(WriteJob, Arc<SpillFile>),
+    Read(ReadJob),
+    Idle,
+}
+
+impl Work for Shared {
+    fn work(self: Arc<Self>) -> bool {
+        for _ in 0..TURN {
+            match self.next_step() {
+                Step::Idle => return false,
+                Step::Create(offset) => self.create(offset),
+                Step::Write(job, file) => self.write(job, file),
+                Step::Read(job) => self.read(job),
+            }
+        }
+        true
+    }
+}
+
+impl Shared {
+    fn next_step(&self) -> Step {
+        let mut state = self.lock();
+        if let Some(job) = state.missed.take() {
+            return Step::Read(job);
+        }
+        while let Some(want) = state.core.wants_write() {
+            if !self.pool.has_file() {
+                return Step::Create(state.core.stats().read);
+            }
+            match self.pool.grant(want) {
+                Some((run, file)) => return Step::Write(state.core.start_write(run), file),
+                None => state.core.no_slots(),
+            }
+        }
+        state.driving = false;
+        Step::Idle
+    }
+
+    fn create(&self, offset: u64) {
+        if let Err(error) = self.pool.create_file(offset) {
+            let fault = match error {
+                SpillError::Storage { source, .. } if is_full(&source) => WriteFault::Full(source),
+                error => WriteFault::Broken(error),
+            };
+            self.lock().core.cannot_write(fault, clock::now());
+        }
+    }
+
+    fn write(&self, job: WriteJob, file: Arc<SpillFile>) {
+        let progress = guarded(|| {
+            file.write(self.id, job.run, job.blocks.iter().map(|(start, block)| (*start, block.filled())))
+        })
+        .unwrap_or_else(|error| Progress { done: 0, fault: Some(error) });
+        let at = job.blocks.get(progress.done).map_or(0, |(start, _)| *start);
+        let fault = progress.fault.map(|source| {
+            if is_full(&source) {
+                WriteFault::Full(Arc::new(source))
+            } else {
+                WriteFault::Broken(SpillError::storage(StorageOp::Write, file.dir(), at, source))
+            }
+        });
+        // Before the slots may be free: the last share of a file must not be dropped elsewhere.
+        drop(file);
+        self.lock().core.wrote(job, Wrote { done: progress.done, fault }, clock::now());
+    }
+
+    fn read(&self, mut job: ReadJob) {
+        let Some(file) = self.pool.file() else { return self.no_file(job) };
+        let progress = guarded(|| file.read(self.id, job.start, job.run, &mut job.blocks))
+            .unwrap_or_else(|error| Progress { done: 0, fault: Some(ReadFault::Io(error)) });
+        self.did_read(job, progress, file);
+    }
+
+    pub(super) fn did_read(&self, job: ReadJob, progress: Progress<ReadFault>, file: Arc<SpillFile>) {
+        let good: usize = job.blocks.iter().take(progress.done).map(crate::block::Block::len).sum();
+        let offset = job.start + good as u64;
+        let fault = progress.fault.map(|fault| match fault {
+            ReadFault::Io(source) => SpillError::storage(StorageOp::Read, file.dir(), offset, source),
+            ReadFault::Corrupt(reason) => SpillError::Corrupt { offset, path: file.dir().to_path_buf(), reason },
+        });
+        drop(file);
+        self.lock().core.did_read(job, progress.done, fault);
+    }
+
+    /// A file that has live slots is never closed; should it be, that is an error and no hang.
+    pub(super) fn no_file(&self, job: ReadJob) {
+        let source = io::Error::new(io::ErrorKind::NotFound, "the temp file was closed");
+        let error = SpillError::storage(StorageOp::Read, &self.pool.dir(), job.start, source);
+        self.lock().core.did_read(job, 0, Some(error));
+    }
+}
+
+/// A job that panics is a job that failed: nobody must wait for it for ever.
+fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, io::Error> {
+    catch_unwind(AssertUnwindSafe(job)).map_err(|_| io::Error::other("the I/O thread panicked"))
+}

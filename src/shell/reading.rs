@@ -1,0 +1,192 @@
+//! Handing bytes out. Never copies more than a few of them under the lock, and never waits for the
+//! disk: what the page cache does not have at once, an I/O thread reads.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+
+use super::{Lent, Locked, Shared};
+use crate::{block::Block, core::Front, error::SpillError};
+
+/// Up to this many bytes are copied under the lock; more would keep the writer from it.
+const SHORT: usize = 4 << 10;
+
+/// More than this in the block that is being filled is taken from the writer as a block of its own.
+const STEAL: usize = 16 << 10;
+
+/// Where bytes are copied to.
+pub(crate) trait Target {
+    fn remaining(&self) -> usize;
+    /// Takes as many as [`remaining`](Self::remaining) says, or fewer.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+/// What a reader looks into, at the front of the backlog. Its block still counts as the buffer's, so it
+/// must come back ([`Shared::put_back`]).
+#[derive(Debug)]
+pub(crate) enum View {
+    /// From here to the block's end.
+    Block(Arc<Block>, usize),
+    /// The rest of a user's item that has found no room yet.
+    Item(Bytes),
+}
+
+impl View {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Block(block, at) => &block.filled()[*at..],
+            Self::Item(item) => item,
+        }
+    }
+}
+
+impl Shared {
+    /// Fills `target` with what is there, at least a byte. Ready with 0 at the end, or if `target` has
+    /// no room.
+    pub(crate) fn poll_read(&self, cx: &Context<'_>, target: &mut impl Target) -> Poll<Result<usize, SpillError>> {
+        let mut copied = 0;
+        let mut state = self.lock();
+        while target.remaining() > 0 {
+            match state.core.front() {
+                Front::Block { block, at } => {
+                    let n = target.remaining().min(block.len() - at);
+                    let bytes = &block.filled()[at..at + n];
+                    if n <= SHORT {
+                        target.put(bytes);
+                    } else {
+                        drop(state);
+                        target.put(bytes);
+                        state = self.lock();
+                    }
+                    state.core.consume(n);
+                    copied += n;
+                    state.core.put_back(block);
+                }
+                Front::Tail(unread) if unread.min(target.remaining()) > STEAL => state.core.seal_tail(),
+                Front::Tail(unread) => {
+                    let n = unread.min(target.remaining());
+                    target.put(&state.core.tail_unread()[..n]);
+                    state.core.consume(n);
+                    copied += n;
+                }
+                Front::Item(item) => {
+                    drop(state);
+                    let n = target.remaining().min(item.len());
+                    target.put(&item[..n]);
+                    drop(item);
+                    state = self.lock();
+                    state.core.consume(n);
+                    copied += n;
+                }
+                _ if copied > 0 => break,
+                Front::Disk => state = self.read_front(state),
+                Front::Wait => {
+                    state.park_reader(cx);
+                    return Poll::Pending;
+                }
+                Front::End => break,
+                Front::Failed(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(copied))
+    }
+
+    /// The bytes at the front, to look into; `None` at the end. Nothing is consumed.
+    pub(crate) fn poll_view(&self, cx: &Context<'_>) -> Poll<Result<Option<View>, SpillError>> {
+        let mut state = self.lock();
+        loop {
+            match state.core.front() {
+                Front::Block { block, at } => return Poll::Ready(Ok(Some(View::Block(block, at)))),
+                Front::Tail(_) => state.core.seal_tail(),
+                Front::Item(item) => return Poll::Ready(Ok(Some(View::Item(item)))),
+                Front::Disk => state = self.read_front(state),
+                Front::Wait => {
+                    state.park_reader(cx);
+                    return Poll::Pending;
+                }
+                Front::End => return Poll::Ready(Ok(None)),
+                Front::Failed(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Counts the first `n` bytes of what was viewed as read.
+    pub(crate) fn consume(&self, n: usize) {
+        self.lock().core.consume(n);
+    }
+
+    pub(crate) fn put_back(&self, view: View) {
+        match view {
+            View::Block(block, _) => self.lock().core.put_back(block),
+            View::Item(item) => drop(item),
+        }
+    }
+
+    /// The next bytes as they lie, lent where memory allows it, else copied; `None` at the end.
+    pub(crate) fn poll_chunk(&self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, SpillError>> {
+        let mut state = self.lock();
+        loop {
+            match state.core.front() {
+                Front::Block { block, at } => return Poll::Ready(Ok(Some(self.chunk(state, block, at)))),
+                Front::Tail(unread) if unread > STEAL => state.core.seal_tail(),
+                Front::Tail(unread) => {
+                    let bytes = Bytes::copy_from_slice(state.core.tail_unread());
+                    state.core.consume(unread);
+                    return Poll::Ready(Ok(Some(bytes)));
+                }
+                Front::Item(item) => {
+                    // It is the caller's own memory already.
+                    state.core.consume(item.len());
+                    drop(state);
+                    return Poll::Ready(Ok(Some(item)));
+                }
+                Front::Disk => state = self.read_front(state),
+                Front::Wait => {
+                    state.park_reader(cx);
+                    return Poll::Pending;
+                }
+                Front::End => return Poll::Ready(Ok(None)),
+                Front::Failed(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn chunk(&self, mut state: Locked<'_>, block: Arc<Block>, at: usize) -> Bytes {
+        let n = block.len() - at;
+        if state.core.may_lend(&block, n)
+            && let Some(shared) = self.strong()
+        {
+            state.core.lend(&block);
+            state.core.consume(n);
+            drop(state);
+            return Lent { shared, block: Some(block), from: at }.into_bytes();
+        }
+        drop(state);
+        let bytes = Bytes::copy_from_slice(&block.filled()[at..]);
+        let mut state = self.lock();
+        state.core.consume(n);
+        state.core.put_back(block);
+        bytes
+    }
+
+    /// Reads what is at the front of the disk, here if the page cache has it, else on an I/O thread.
+    fn read_front<'a>(&'a self, mut state: Locked<'a>) -> Locked<'a> {
+        let Some(mut job) = state.core.start_read() else { return state };
+        let file = self.pool.file();
+        drop(state);
+        match file {
+            None => self.no_file(job),
+            Some(file) => match file.read_cached(self.id, job.start, job.run, &mut job.blocks) {
+                Some(progress) => self.did_read(job, progress, file),
+                None => {
+                    drop(file);
+                    self.lock().missed = Some(job);
+                }
+            },
+        }
+        self.lock()
+    }
+}

@@ -1,0 +1,98 @@
+//! Taking bytes in. Never copies more than a few of them under the lock.
+
+use std::{
+    io::IoSlice,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+
+use super::Shared;
+use crate::{core::Room, error::SpillError};
+
+/// Up to this many bytes are copied under the lock; more would keep the reader from it.
+const SHORT: usize = 4 << 10;
+
+impl Shared {
+    /// Takes what there is room for, at least a byte if there is one to take.
+    pub(crate) fn poll_write(&self, cx: &Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize, SpillError>> {
+        let mut taken = 0;
+        let mut state = self.lock();
+        if let Err(error) = state.core.check_write() {
+            return Poll::Ready(Err(error));
+        }
+        for buf in bufs {
+            let mut rest = &buf[..];
+            while !rest.is_empty() {
+                let room = match state.core.room() {
+                    Ok(Room::Bytes(room)) => room,
+                    Ok(Room::Full) | Err(_) if taken > 0 => return Poll::Ready(Ok(taken)),
+                    Ok(Room::Full) => {
+                        state.park_writer(cx);
+                        return Poll::Pending;
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                };
+                let n = rest.len().min(room);
+                let appended = if n <= SHORT {
+                    state.core.append(&rest[..n])
+                } else if let Some(mut block) = state.core.take_tail() {
+                    drop(state);
+                    block.append(&rest[..n]);
+                    state = self.lock();
+                    match state.core.put_tail(block) {
+                        Ok(appended) => appended,
+                        Err(_) if taken > 0 => return Poll::Ready(Ok(taken)),
+                        Err(error) => return Poll::Ready(Err(error)),
+                    }
+                } else {
+                    0
+                };
+                taken += appended;
+                rest = &rest[appended..];
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Takes an item whole, unless an earlier one still waits for room; then it stays in `item`.
+    pub(crate) fn poll_write_bytes(&self, cx: &Context<'_>, item: &mut Bytes) -> Poll<Result<(), SpillError>> {
+        let mut state = self.lock();
+        if item.is_empty() {
+            return Poll::Ready(state.core.check_write());
+        }
+        match state.core.offer(item) {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => {
+                state.park_writer(cx);
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Ready when an item can be taken.
+    pub(crate) fn poll_item_room(&self, cx: &Context<'_>) -> Poll<Result<(), SpillError>> {
+        let mut state = self.lock();
+        match state.core.check_item_room() {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => {
+                state.park_writer(cx);
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Takes an item that [`poll_item_room`](Self::poll_item_room) has made way for.
+    pub(crate) fn send(&self, mut item: Bytes) -> Result<(), SpillError> {
+        if item.is_empty() {
+            return self.lock().core.check_write();
+        }
+        let accepted = self.lock().core.offer(&mut item)?;
+        if accepted {
+            return Ok(());
+        }
+        Err(SpillError::Config { option: "start_send", problem: "was called without poll_ready".into() })
+    }
+}

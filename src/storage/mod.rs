@@ -1,0 +1,270 @@
+//! One temp file and its slots: sealed on the way in, checked on the way out.
+//! Never knows whose slots they are, nor why they are written.
+
+mod codec;
+mod place;
+pub(crate) mod sys;
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+pub(crate) use self::codec::Codec;
+use self::{
+    codec::Trailer,
+    sys::{Platform, RawFile},
+};
+use crate::{
+    block::Block,
+    error::{SpillError, StorageOp},
+    options::Place,
+    slot::{Geometry, SlotRun, TRAILER, slots_within},
+};
+
+/// By how much the file's length grows at a time. A length that is ahead of what is written costs no
+/// space, and keeps a file system from allocating ahead of a file's end on its own (xfs does).
+const GROW: u64 = 64 << 20;
+
+/// A temp file without a name.
+#[derive(Debug)]
+pub(crate) struct SpillFile {
+    raw: Box<dyn RawFile>,
+    dir: PathBuf,
+    geometry: Geometry,
+    codec: Codec,
+    /// The file's length, and how far it may grow.
+    len: Mutex<u64>,
+    limit: u64,
+    reads_cached: AtomicBool,
+}
+
+/// How many slots, from the first, were done, and what stopped the next.
+#[derive(Debug)]
+pub(crate) struct Progress<E> {
+    pub(crate) done: usize,
+    pub(crate) fault: Option<E>,
+}
+
+/// Why a slot could not be read back.
+#[derive(Debug)]
+pub(crate) enum ReadFault {
+    Io(io::Error),
+    Corrupt(&'static str),
+}
+
+impl SpillFile {
+    /// Makes a file in a fit directory. `offset` is the stream's, for errors.
+    pub(crate) fn create(
+        platform: &dyn Platform,
+        place: &Place,
+        geometry: Geometry,
+        codec: Codec,
+        offset: u64,
+    ) -> Result<Self, SpillError> {
+        let dir = place.choose(platform, offset)?;
+        let raw = platform
+            .create(&dir)
+            .map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
+        let limit = platform.file_size_limit().unwrap_or(u64::MAX).min(i64::MAX as u64);
+        Ok(Self { raw, dir, geometry, codec, len: Mutex::new(0), limit, reads_cached: AtomicBool::new(true) })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// How many slots the process's file-size limit leaves room for.
+    pub(crate) fn slots(&self) -> u64 {
+        slots_within(self.limit, self.geometry.block())
+    }
+
+    /// Writes blocks to adjacent slots. `blocks` gives each payload with its index in the stream.
+    pub(crate) fn write<'a>(
+        &self,
+        stream: u64,
+        run: SlotRun,
+        blocks: impl Iterator<Item = (u64, &'a [u8])>,
+    ) -> Progress<io::Error> {
+        let mut blocks = blocks.take(run.count as usize);
+        let mut done = 0;
+        if let Err(error) = self.grow(run) {
+            return Progress { done, fault: Some(error) };
+        }
+        for piece in self.geometry.pieces(run) {
+            let (mut payloads, mut trailers) = (Vec::new(), Vec::new());
+            for (index, payload) in blocks.by_ref().take(piece.count as usize) {
+                payloads.push(payload);
+                trailers.push(self.codec.seal(stream, index, payload));
+            }
+            let progress = self.write_piece(piece, &payloads, &trailers);
+            done += progress.done;
+            if progress.fault.is_some() {
+                return Progress { done, ..progress };
+            }
+        }
+        Progress { done, fault: None }
+    }
+
+    fn write_piece(&self, piece: SlotRun, payloads: &[&[u8]], trailers: &[Trailer]) -> Progress<io::Error> {
+        let mut bufs: Vec<_> = payloads.iter().map(|payload| IoSlice::new(payload)).collect();
+        // All payloads but the last fill their slots, so they lie end to end in the file.
+        let (written, mut fault) = self.write_all(&mut bufs, self.geometry.payload(piece.first));
+        let mut whole = 0;
+        let mut end = 0;
+        for payload in payloads {
+            end += payload.len();
+            if end > written {
+                break;
+            }
+            whole += 1;
+        }
+        if whole > 0 {
+            // A payload without its trailer is not there.
+            let mut bufs = [IoSlice::new(trailers[..whole].as_flattened())];
+            let (written, trouble) = self.write_all(&mut bufs, self.geometry.trailer(piece.first));
+            whole = written / TRAILER;
+            fault = trouble.or(fault);
+        }
+        Progress { done: whole, fault }
+    }
+
+    fn write_all(&self, mut bufs: &mut [IoSlice<'_>], at: u64) -> (usize, Option<io::Error>) {
+        let mut written = 0;
+        while bufs.iter().any(|buf| !buf.is_empty()) {
+            match self.raw.write_at(bufs, at + written as u64) {
+                Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+                Ok(n) => {
+                    written += n;
+                    IoSlice::advance_slices(&mut bufs, n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (written, Some(error)),
+            }
+        }
+        (written, None)
+    }
+
+    /// Fills blocks from adjacent slots and checks them. `index` is the first one's in the stream.
+    pub(crate) fn read(&self, stream: u64, index: u64, run: SlotRun, blocks: &mut [Block]) -> Progress<ReadFault> {
+        self.read_with(stream, index, run, blocks, |bufs, at| self.raw.read_at(bufs, at))
+    }
+
+    /// The same, if the page cache has all of it; `None` if the disk would have to be waited for.
+    pub(crate) fn read_cached(
+        &self,
+        stream: u64,
+        index: u64,
+        run: SlotRun,
+        blocks: &mut [Block],
+    ) -> Option<Progress<ReadFault>> {
+        if !self.reads_cached.load(Ordering::Relaxed) {
+            return None;
+        }
+        let progress = self.read_with(stream, index, run, blocks, |bufs, at| self.raw.read_cached(bufs, at));
+        match &progress.fault {
+            Some(ReadFault::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Some(ReadFault::Io(error)) if is_unsupported(error) => {
+                self.reads_cached.store(false, Ordering::Relaxed);
+                None
+            }
+            _ => Some(progress),
+        }
+    }
+
+    fn read_with(
+        &self,
+        stream: u64,
+        index: u64,
+        run: SlotRun,
+        blocks: &mut [Block],
+        read_at: impl Fn(&mut [IoSliceMut<'_>], u64) -> io::Result<usize>,
+    ) -> Progress<ReadFault> {
+        let (mut done, mut index) = (0, index);
+        for piece in self.geometry.pieces(run) {
+            let blocks = &mut blocks[done..done + piece.count as usize];
+            let mut bufs: Vec<_> = blocks.iter_mut().map(|block| IoSliceMut::new(block.filled_mut())).collect();
+            let (payload_bytes, mut trouble) = read_all(&mut bufs, self.geometry.payload(piece.first), &read_at);
+            let mut trailers = vec![[0; TRAILER]; blocks.len()];
+            let mut bufs = [IoSliceMut::new(trailers.as_flattened_mut())];
+            let (trailer_bytes, error) = read_all(&mut bufs, self.geometry.trailer(piece.first), &read_at);
+            trouble = trouble.or(error);
+            let mut end = 0;
+            for (i, (block, trailer)) in blocks.iter().zip(&trailers).enumerate() {
+                end += block.len();
+                if end > payload_bytes || (i + 1) * TRAILER > trailer_bytes {
+                    let error = trouble.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                    return Progress { done, fault: Some(ReadFault::Io(error)) };
+                }
+                if let Err(reason) = self.codec.open(stream, index, block.filled(), trailer) {
+                    return Progress { done, fault: Some(ReadFault::Corrupt(reason)) };
+                }
+                done += 1;
+                index += block.len() as u64;
+            }
+        }
+        Progress { done, fault: None }
+    }
+
+    /// Gives a part of the file back. `false` where the file system cannot.
+    pub(crate) fn punch(&self, ranges: &[(u64, u64)]) -> bool {
+        ranges.iter().all(|&(at, len)| {
+            loop {
+                match self.raw.punch(at, len) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    other => return other.is_ok(),
+                }
+            }
+        })
+    }
+
+    fn grow(&self, run: SlotRun) -> io::Result<()> {
+        let end = self.geometry.file_bytes(run.end());
+        let mut len = self.len.lock().unwrap_or_else(PoisonError::into_inner);
+        if end <= *len {
+            return Ok(());
+        }
+        let ahead = end.saturating_add(GROW).min(self.limit).max(end);
+        *len = match self.raw.set_len(ahead) {
+            Ok(()) => ahead,
+            // The file system may know a limit of its own.
+            Err(_) => self.raw.set_len(end).map(|()| end)?,
+        };
+        Ok(())
+    }
+}
+
+fn read_all(
+    mut bufs: &mut [IoSliceMut<'_>],
+    at: u64,
+    read_at: impl Fn(&mut [IoSliceMut<'_>], u64) -> io::Result<usize>,
+) -> (usize, Option<io::Error>) {
+    let mut filled = 0;
+    while bufs.iter().any(|buf| !buf.is_empty()) {
+        match read_at(bufs, at + filled as u64) {
+            Ok(0) => return (filled, None),
+            Ok(n) => {
+                filled += n;
+                IoSliceMut::advance_slices(&mut bufs, n);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (filled, Some(error)),
+        }
+    }
+    (filled, None)
+}
+
+/// Whether this is about space: the disk limit reached early.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    // EINVAL: a kernel or file system that does not know the flag.
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
+}

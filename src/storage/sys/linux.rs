@@ -1,0 +1,53 @@
+//! Linux, through rustix: no `unsafe` of ours.
+
+use std::{fs::File, io, path::Path};
+
+use rustix::{
+    fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat, statfs},
+    io::{Errno, ReadWriteFlags, preadv, preadv2, pwritev},
+    process::{Resource, getrlimit},
+};
+
+/// A file that never has a name, where the file system can (`O_TMPFILE`); else one that loses it
+/// before its first byte. Mode 0600 and close-on-exec either way.
+pub(super) fn create(dir: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match openat(CWD, dir, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok(file.into()),
+        // What kernels and file systems without it say.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => tempfile::tempfile_in(dir),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn write_at(file: &File, bufs: &[io::IoSlice<'_>], at: u64) -> io::Result<usize> {
+    Ok(pwritev(file, bufs, at)?)
+}
+
+pub(super) fn read_at(file: &File, bufs: &mut [io::IoSliceMut<'_>], at: u64) -> io::Result<usize> {
+    Ok(preadv(file, bufs, at)?)
+}
+
+pub(super) fn read_cached(file: &File, bufs: &mut [io::IoSliceMut<'_>], at: u64) -> io::Result<usize> {
+    Ok(preadv2(file, bufs, at, ReadWriteFlags::NOWAIT)?)
+}
+
+pub(super) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
+    Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len)?)
+}
+
+pub(super) fn memory_backed(path: &Path) -> io::Result<Option<&'static str>> {
+    // Magic numbers of linux/magic.h; the type differs between architectures.
+    #[allow(clippy::cast_lossless, clippy::unnecessary_cast, clippy::cast_sign_loss)]
+    let magic = statfs(path)?.f_type as u64 as u32;
+    Ok(match magic {
+        0x0102_1994 => Some("tmpfs"),
+        0x8584_58f6 => Some("ramfs"),
+        0x9584_58f6 => Some("hugetlbfs"),
+        _ => None,
+    })
+}
+
+pub(super) fn file_size_limit() -> Option<u64> {
+    getrlimit(Resource::Fsize).current
+}

@@ -1,0 +1,131 @@
+//! The threads that do what must not be done on an async thread: disk I/O, and freeing files.
+//! Never a runtime's: those may be starved, absent, or gone before a stream is.
+//!
+//! Each temp directory has a lane of its own, so that a hung disk holds back only its own streams.
+//! A lane starts threads when there is work for them, at most [`MAX_THREADS`], and they go when idle.
+//! That idea is `blocking`'s (smol-rs).
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    thread,
+    time::Duration,
+};
+
+use crate::options::Place;
+
+/// Threads of one lane at most. The page cache takes what two can give it; more help on slow disks.
+const MAX_THREADS: usize = 4;
+
+/// How long a thread waits for work before it goes.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Something that has work from time to time. It is in a lane's queue once at most, so that the
+/// queue is as long as there are buffers and pools.
+pub(crate) trait Work: Send + Sync {
+    /// Does a bounded amount of work, and says whether to be called again.
+    fn work(self: Arc<Self>) -> bool;
+}
+
+/// The queue and the threads of one temp directory.
+#[derive(Default)]
+pub(crate) struct Lane {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Arc<dyn Work>>,
+    threads: usize,
+    idle: usize,
+}
+
+static LANES: Mutex<Vec<(Place, Weak<Lane>)>> = Mutex::new(Vec::new());
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Lane").field("queued", &state.queue.len()).field("threads", &state.threads).finish()
+    }
+}
+
+impl Lane {
+    /// The lane of a directory, shared by all who use that.
+    pub(crate) fn of(place: &Place) -> Arc<Self> {
+        let mut lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|(_, lane)| lane.strong_count() > 0);
+        if let Some(lane) = lanes.iter().find(|(of, _)| of.dir == place.dir).and_then(|(_, lane)| lane.upgrade()) {
+            return lane;
+        }
+        let lane = Arc::new(Self::default());
+        lanes.push((place.clone(), Arc::downgrade(&lane)));
+        lane
+    }
+
+    /// Queues work.
+    ///
+    /// # Errors
+    ///
+    /// There is no thread to do it and none can be started; the work is not queued then.
+    pub(crate) fn submit(self: &Arc<Self>, work: Arc<dyn Work>) -> io::Result<()> {
+        let mut state = self.lock();
+        state.queue.push_back(work);
+        if state.idle < state.queue.len() && state.threads < MAX_THREADS {
+            match self.start_thread() {
+                Ok(()) => state.threads += 1,
+                Err(error) if state.threads == 0 => {
+                    let refused = state.queue.pop_back();
+                    drop(state);
+                    drop(refused);
+                    return Err(error);
+                }
+                // Those that there are will come to it.
+                Err(_) => {}
+            }
+        }
+        drop(state);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+        let lane = Arc::clone(self);
+        thread::Builder::new().name("spillbuffer-io".into()).stack_size(256 << 10).spawn(move || lane.run()).map(drop)
+    }
+
+    fn run(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(work) = state.queue.pop_front() {
+                drop(state);
+                // A waker is a user's code: should it panic, the thread goes on.
+                let again = catch_unwind(AssertUnwindSafe(|| Arc::clone(&work).work())).unwrap_or(false);
+                state = self.lock();
+                if again {
+                    state.queue.push_back(work);
+                } else {
+                    // Dropping it may be the last drop of a buffer.
+                    drop(state);
+                    drop(work);
+                    state = self.lock();
+                }
+                continue;
+            }
+            state.idle += 1;
+            let (woken, timeout) = self.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            if timeout.timed_out() && state.queue.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
