@@ -7,6 +7,10 @@ mod grace;
 mod jobs;
 mod ledger;
 mod memory;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -93,8 +97,6 @@ struct Notes {
     visible: bool,
     /// Memory came free, or a terminal event: the writer may go on.
     writable: bool,
-    /// The writer found no room.
-    full: bool,
     /// The writer found room.
     accepted: bool,
     reader_polled: bool,
@@ -170,6 +172,7 @@ impl Core {
     /// Whether a byte can be taken, having taken a block for it if one is needed.
     pub(crate) fn room(&mut self) -> Result<Room, SpillError> {
         self.ends.check_write()?;
+        self.parked.writer = false;
         if self.item.is_empty()
             && let Some(room) = self.tail_room()
         {
@@ -237,7 +240,6 @@ impl Core {
         self.notes.visible = true;
         self.notes.accepted = true;
         self.absorb();
-        self.notes.full |= !self.item.is_empty();
         Ok(true)
     }
 
@@ -299,6 +301,18 @@ impl Core {
     /// Where the next byte is.
     pub(crate) fn front(&mut self) -> Front {
         self.notes.reader_polled = true;
+        self.parked.reader = false;
+        let front = self.look();
+        if let Front::Failed(error) = &front {
+            // Data that cannot be read back ends the reader; after any other failure this says nothing new.
+            if matches!(self.ledger.front(), Some(Entry { place: Place::Bad(_), .. })) {
+                self.end_reader(error.clone());
+            }
+        }
+        front
+    }
+
+    fn look(&self) -> Front {
         if let Err(error) = self.ends.check_read() {
             return Front::Failed(error);
         }
@@ -306,18 +320,13 @@ impl Core {
             return self.behind_the_last_byte();
         }
         if let Some(entry) = self.ledger.front() {
-            let at = (self.cursor.read - entry.start) as usize;
             return match &entry.place {
                 Place::Memory(block) | Place::Writing { block, .. } | Place::Ahead { block, .. } => {
-                    Front::Block { block: Arc::clone(block), at }
+                    Front::Block { block: Arc::clone(block), at: (self.cursor.read - entry.start) as usize }
                 }
                 Place::Disk(_) if self.wants_read().is_some() => Front::Disk,
                 Place::Disk(_) | Place::Reading(_) => Front::Wait,
-                Place::Bad(error) => {
-                    let error = SpillError::clone(error);
-                    self.end_reader(error.clone());
-                    Front::Failed(error)
-                }
+                Place::Bad(error) => Front::Failed(SpillError::clone(error)),
             };
         }
         match &self.tail {
@@ -347,6 +356,8 @@ impl Core {
         }
         while let Some(entry) = self.ledger.pop_before(self.cursor.read) {
             self.drop_entry(entry);
+            // Even if that freed no memory: what is kept for the reader depends on what is next.
+            self.notes.writable = true;
         }
         self.consume_tail();
         if !self.item.is_empty() {
@@ -356,6 +367,8 @@ impl Core {
         }
         if self.at_most_half_full() {
             self.grace.forgive();
+            // Lending frees no memory, but it may be what the writer was held for.
+            self.notes.writable |= self.grace.is_held();
             self.end_spilling_if_drained();
         }
     }
@@ -377,10 +390,9 @@ impl Core {
     /// half the limit is ever lent, few bytes do not pin a block, and while something is on disk
     /// a block stays for it.
     pub(crate) fn may_lend(&self, block: &Block, n: usize) -> bool {
-        let next_in_memory = self.ledger.get(1).is_none_or(|next| !matches!(next.place, Place::Disk(_)));
         self.memory.lent() < self.limits.memory / 2
             && n >= block.capacity() / 4
-            && (next_in_memory || self.memory.free() >= self.limits.block)
+            && self.memory.free() >= self.reserved_behind(self.ledger.get(1))
     }
 
     /// A block leaves with a user; [`return_lent`](Self::return_lent) must follow.
@@ -409,7 +421,6 @@ impl Core {
     /// The writer waits for room; [`room`](Self::room) said that there is none.
     pub(crate) fn park_writer(&mut self) {
         self.parked.writer = true;
-        self.notes.full = true;
     }
 
     /// Time has passed, as [`deadline`](Self::deadline) asked.
@@ -436,7 +447,7 @@ impl Core {
     pub(crate) fn needs_time(&self) -> bool {
         let notes = &self.notes;
         let held = self.grace.is_held();
-        (notes.full && !self.disk.spilling)
+        self.is_to_be_held()
             || (held && (notes.reader_polled || notes.visible || notes.writable || notes.ticked))
     }
 
@@ -447,15 +458,16 @@ impl Core {
         if notes.reader_polled {
             self.grace.reader_polled(now);
         }
-        if notes.full && !self.disk.spilling {
+        let newly_held = self.is_to_be_held();
+        if newly_held {
             self.grace.hold(now);
         }
-        if (notes.full || notes.ticked) && self.grace.is_held() && self.grace.is_over(now) {
+        if (newly_held || notes.ticked) && self.grace.is_held() && self.grace.is_over(now) {
             self.disk.spilling = true;
         }
         // During the grace the writer is let on when half of the window is free, not at each block:
         // a reader that keeps up gets there in no time, and both go their way in long strides.
-        let resumes = (notes.writable || notes.ticked || notes.full)
+        let resumes = (notes.writable || notes.ticked || newly_held)
             && (!self.grace.is_held() || self.disk.spilling || self.at_most_half_full());
         if resumes {
             self.absorb();
@@ -465,10 +477,9 @@ impl Core {
             Ok(()) => resumes && (self.has_room() || self.must_refuse()),
             Err(_) => notes.writable || notes.visible,
         };
-        if self.grace.is_held()
-            && self.item.is_empty()
-            && (goes_on || notes.accepted || !self.ends.writer_is_open())
-        {
+        let writer = goes_on && std::mem::take(&mut self.parked.writer);
+        let waits = !self.item.is_empty() || (self.parked.writer && self.ends.writer_is_open());
+        if self.grace.is_held() && !waits {
             self.grace.release(now);
         }
         let visible = notes.visible || (notes.writable && self.reader_waits_for_memory());
@@ -476,7 +487,6 @@ impl Core {
         if reader {
             self.grace.reader_woken(now);
         }
-        let writer = goes_on && std::mem::take(&mut self.parked.writer);
         self.invariants();
         Wakes { reader, writer, closed: notes.reader_gone, trash: self.trash.take() }
     }
@@ -564,14 +574,22 @@ impl Core {
         }
         // What a limit leaves beside whole blocks is used too, so that a backlog within the limit
         // needs no disk; but not while spilling, when each would waste a slot.
-        (!self.disk.spilling && self.disk.slots == 0 && free >= 512).then_some(free)
+        (!self.disk.spilling && self.disk.slots == 0 && free > self.limits.block / 32).then_some(free)
     }
 
-    /// What the writer must leave free: a block to read the disk with, unless the front is in memory
-    /// and will itself come free before the disk's turn.
+    /// What the writer must leave free.
     fn reserved(&self) -> usize {
-        match self.ledger.front() {
-            Some(Entry { place: Place::Disk(_), .. }) => self.limits.block,
+        self.reserved_behind(self.ledger.front())
+    }
+
+    /// The memory that must stay free while `front` is the reader's next: enough, with what `front` will
+    /// set free itself, for a block to read the disk with.
+    fn reserved_behind(&self, front: Option<&Entry>) -> usize {
+        match front {
+            Some(front) if self.disk.slots > 0 => match &front.place {
+                Place::Reading(_) => 0,
+                _ => self.limits.block.saturating_sub(front.block().map_or(0, |block| block.capacity())),
+            },
             _ => 0,
         }
     }
@@ -583,6 +601,11 @@ impl Core {
                 Tail::Out { .. } => false,
                 Tail::None => self.next_block().is_some(),
             }
+    }
+
+    /// Whether somebody waits for room, and the time for which he does does not count yet.
+    fn is_to_be_held(&self) -> bool {
+        (self.parked.writer || !self.item.is_empty()) && !self.disk.spilling && !self.grace.is_held()
     }
 
     fn must_refuse(&self) -> bool {
@@ -704,6 +727,35 @@ impl Core {
         self.notes.visible = true;
         self.notes.writable = true;
         self.end_spilling_if_drained();
+    }
+
+    /// Whether one who is parked has missed his wake-up. For the model: nobody waits for what is there.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn missed_wake_up(&self) -> Option<&'static str> {
+        if self.parked.reader && !matches!(self.look(), Front::Wait) {
+            return Some("the reader is parked and could go on");
+        }
+        let resumes = !self.grace.is_held() || self.disk.spilling || self.at_most_half_full();
+        let could_write =
+            self.ends.check_write().is_err() || (resumes && self.item.is_empty() && (self.has_room() || self.must_refuse()));
+        if self.parked.writer && could_write {
+            return Some("the writer is parked and could go on");
+        }
+        let waits = self.ends.writer_is_open() && (self.parked.writer || !self.item.is_empty()) && !self.discarded;
+        if waits && !self.disk.spilling && self.deadline().is_none() {
+            return Some("the writer is held and nobody will end it");
+        }
+        if waits
+            && self.disk.spilling
+            && self.disk_takes_more()
+            && self.disk.writing == 0
+            && self.memory.lent() == 0
+            && self.wants_write().is_none()
+            && !matches!(self.ledger.front(), Some(Entry { place: Place::Reading(_), .. }))
+        {
+            return Some("the writer waits and nothing is on its way to disk");
+        }
+        None
     }
 
     /// What must hold whenever the lock is free. Run after each mutation in debug builds.

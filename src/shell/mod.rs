@@ -61,6 +61,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Waiter {
     waker: Option<Waker>,
+    waiting: bool,
     since: u64,
     waited: u64,
 }
@@ -68,19 +69,26 @@ struct Waiter {
 impl Waiter {
     /// Registers; hands back what was registered before, to be dropped without the lock.
     fn park(&mut self, cx: &Context<'_>) -> Option<Waker> {
+        if !self.waiting {
+            self.waiting = true;
+            self.since = clock::now();
+        }
         if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             return None;
-        }
-        if self.waker.is_none() {
-            self.since = clock::now();
         }
         self.waker.replace(cx.waker().clone())
     }
 
     fn take(&mut self) -> Option<Waker> {
-        let waker = self.waker.take()?;
-        self.waited += clock::now().saturating_sub(self.since);
-        Some(waker)
+        self.goes_on();
+        self.waker.take()
+    }
+
+    /// The wait is over: woken, or polled and found what it waited for. A waker that stays is stale.
+    fn goes_on(&mut self) {
+        if mem::take(&mut self.waiting) {
+            self.waited += clock::now().saturating_sub(self.since);
+        }
     }
 }
 

@@ -49,6 +49,7 @@ impl Shared {
     pub(crate) fn poll_read(&self, cx: &Context<'_>, target: &mut impl Target) -> Poll<Result<usize, SpillError>> {
         let mut copied = 0;
         let mut state = self.lock();
+        state.reader.goes_on();
         while target.remaining() > 0 {
             match state.core.front() {
                 Front::Block { block, at } => {
@@ -97,6 +98,7 @@ impl Shared {
     /// The bytes at the front, to look into; `None` at the end. Nothing is consumed.
     pub(crate) fn poll_view(&self, cx: &Context<'_>) -> Poll<Result<Option<View>, SpillError>> {
         let mut state = self.lock();
+        state.reader.goes_on();
         loop {
             match state.core.front() {
                 Front::Block { block, at } => return Poll::Ready(Ok(Some(View::Block(block, at)))),
@@ -128,6 +130,7 @@ impl Shared {
     /// The next bytes as they lie, lent where memory allows it, else copied; `None` at the end.
     pub(crate) fn poll_chunk(&self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, SpillError>> {
         let mut state = self.lock();
+        state.reader.goes_on();
         loop {
             match state.core.front() {
                 Front::Block { block, at } => return Poll::Ready(Ok(Some(self.chunk(state, block, at)))),

@@ -18,6 +18,7 @@ impl Shared {
     pub(crate) fn poll_write(&self, cx: &Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize, SpillError>> {
         let mut taken = 0;
         let mut state = self.lock();
+        state.writer.goes_on();
         if let Err(error) = state.core.check_write() {
             return Poll::Ready(Err(error));
         }
@@ -58,6 +59,7 @@ impl Shared {
     /// Takes an item whole, unless an earlier one still waits for room; then it stays in `item`.
     pub(crate) fn poll_write_bytes(&self, cx: &Context<'_>, item: &mut Bytes) -> Poll<Result<(), SpillError>> {
         let mut state = self.lock();
+        state.writer.goes_on();
         if item.is_empty() {
             return Poll::Ready(state.core.check_write());
         }
@@ -74,6 +76,7 @@ impl Shared {
     /// Ready when an item can be taken.
     pub(crate) fn poll_item_room(&self, cx: &Context<'_>) -> Poll<Result<(), SpillError>> {
         let mut state = self.lock();
+        state.writer.goes_on();
         match state.core.check_item_room() {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => {

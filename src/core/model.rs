@@ -1,0 +1,513 @@
+//! A model of the core's shell: one enum of operations drives it, with every order of completions and
+//! every kind of fault. The property tests and the fuzzer share it.
+//!
+//! It knows what was accepted, as a function of the offset; so each byte that comes out is checked,
+//! and so is each end.
+
+use std::{collections::HashMap, io, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{Core, Front, ReadJob, Room, Wrote, WriteFault, WriteJob};
+use crate::{
+    block::Block,
+    error::{SpillError, StorageOp},
+    options::{Limits, OnFull},
+    slot::SlotRun,
+};
+
+/// One step. Numbers are taken modulo what there is to choose from.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Write(u16),
+    WriteVectored(u8, u8),
+    /// A long copy without the lock: the block is out until the next of these.
+    TakeTail,
+    PutTail(u8),
+    WriteBytes(u16),
+    Read(u16),
+    NextChunk,
+    /// Looks at the front as `fill_buf` does, and takes some of it.
+    Look(u8),
+    DropChunk(u8),
+    /// The future that waits is dropped: its wake-up goes nowhere.
+    ForgetReader,
+    ForgetWriter,
+    Finish,
+    Fail,
+    Abort,
+    DropWriter,
+    Cancel,
+    DropReader,
+    /// The driver takes its next job.
+    Drive,
+    /// A job ends: which, how much of it was done, and how.
+    Complete(u8, u8, Fault),
+    PassTime(u32),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    /// `ENOSPC`.
+    Full,
+    /// `EIO`.
+    Io,
+    /// What comes back is not what was written.
+    Corrupt,
+    /// The thread that had the job is gone.
+    Lost,
+}
+
+#[derive(Debug)]
+enum Job {
+    Write(WriteJob),
+    Read(ReadJob),
+}
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    core: Core,
+    limits: Limits,
+    now: u64,
+    /// Free slots; the highest is granted first, so that runs are broken up.
+    slots: Vec<u64>,
+    all_slots: usize,
+    disk: HashMap<u64, Vec<u8>>,
+    jobs: Vec<Job>,
+    chunks: Vec<Arc<Block>>,
+    out: Option<Block>,
+    accepted: u64,
+    delivered: u64,
+    /// The reader saw an end or an error.
+    end: Option<Result<(), SpillError>>,
+    writer_end: Option<&'static str>,
+    reader_end: Option<&'static str>,
+    /// A fault that may be told.
+    write_fault: bool,
+    read_fault: Option<u64>,
+}
+
+/// The byte of the stream at this offset.
+pub(crate) fn byte_at(offset: u64) -> u8 {
+    (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+}
+
+fn bytes_at(offset: u64, len: usize) -> Vec<u8> {
+    (offset..offset + len as u64).map(byte_at).collect()
+}
+
+impl Model {
+    pub(crate) fn new(limits: Limits, slots: u64) -> Self {
+        Self {
+            core: Core::new(limits),
+            limits,
+            now: 1,
+            slots: (0..slots).collect(),
+            all_slots: slots as usize,
+            disk: HashMap::new(),
+            jobs: Vec::new(),
+            chunks: Vec::new(),
+            out: None,
+            accepted: 0,
+            delivered: 0,
+            end: None,
+            writer_end: None,
+            reader_end: None,
+            write_fault: false,
+            read_fault: None,
+        }
+    }
+
+    /// Runs all operations, then lets everything come to its end, and checks what is left.
+    pub(crate) fn run(&mut self, ops: &[Op]) {
+        for op in ops {
+            self.apply(op);
+        }
+        self.come_to_an_end();
+    }
+
+    pub(crate) fn apply(&mut self, op: &Op) {
+        let block = self.limits.block;
+        match *op {
+            Op::Write(len) => self.write(usize::from(len) % (3 * block)),
+            Op::WriteVectored(one, two) => {
+                self.write(usize::from(one));
+                self.write(usize::from(two));
+            }
+            Op::TakeTail => self.take_tail(),
+            Op::PutTail(len) => self.put_tail(usize::from(len)),
+            Op::WriteBytes(len) => self.write_bytes(1 + usize::from(len) % (8 * block)),
+            Op::Read(len) => self.read(usize::from(len) % (4 * block)),
+            Op::NextChunk => self.next_chunk(),
+            Op::Look(len) => self.look(usize::from(len)),
+            Op::DropChunk(which) => {
+                if let Some(which) = choose(which, self.chunks.len()) {
+                    let block = self.chunks.swap_remove(which);
+                    self.core.return_lent(block);
+                }
+            }
+            // A stale waker: the core still thinks that somebody waits. That must do no harm.
+            Op::ForgetReader | Op::ForgetWriter => {}
+            Op::Finish => {
+                if self.writer_end.is_none() && self.out.is_none() && self.core.finish().is_ok() {
+                    self.writer_end = Some("finish");
+                }
+            }
+            Op::Fail => self.end_writer("fail", |core, error| core.fail(error)),
+            Op::Abort => self.end_writer("abort", |core, error| core.abort(error)),
+            Op::DropWriter => {
+                if self.out.is_none() {
+                    self.end_writer("drop", |core, _| core.fail(SpillError::WriterDropped));
+                }
+            }
+            Op::Cancel => self.end_reader("cancel", SpillError::cancelled("cancel")),
+            Op::DropReader => self.end_reader("drop", SpillError::ReaderDropped),
+            Op::Drive => self.drive(),
+            Op::Complete(which, part, fault) => {
+                if let Some(which) = choose(which, self.jobs.len()) {
+                    self.complete(which, part, fault);
+                }
+            }
+            Op::PassTime(nanos) => self.pass_time(u64::from(nanos)),
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let wakes = self.core.settle(self.now);
+        drop(wakes);
+        for run in self.core.freed().collect::<Vec<_>>() {
+            for slot in run.first..run.end() {
+                assert!(!self.slots.contains(&slot), "slot {slot} is freed twice");
+                self.disk.remove(&slot);
+                self.slots.push(slot);
+            }
+        }
+        if let Some(problem) = self.core.missed_wake_up() {
+            panic!("{problem}: {:?}", self.core);
+        }
+        let stats = self.core.stats();
+        assert_eq!(stats.written, self.accepted);
+        assert!(stats.memory_held <= self.limits.memory as u64);
+        assert!(stats.lent <= stats.memory_held);
+        if self.core.discarded {
+            assert_eq!((stats.in_memory, stats.on_disk), (0, 0));
+        } else {
+            assert_eq!(stats.written - stats.read, stats.in_memory + stats.on_disk);
+        }
+    }
+
+    fn pass_time(&mut self, nanos: u64) {
+        self.now += nanos;
+        if self.core.deadline().is_some_and(|at| at <= self.now) {
+            self.core.tick(self.now);
+        }
+    }
+
+    // ---- the writer ----
+
+    fn write(&mut self, len: usize) {
+        if self.writer_end.is_some() || self.out.is_some() {
+            return;
+        }
+        let mut taken = 0;
+        while taken < len {
+            match self.core.room() {
+                Ok(Room::Bytes(room)) => {
+                    let n = self.core.append(&bytes_at(self.accepted, room.min(len - taken)));
+                    assert!(n > 0);
+                    taken += n;
+                    self.accepted += n as u64;
+                }
+                Ok(Room::Full) if taken > 0 => return,
+                Ok(Room::Full) => return self.core.park_writer(),
+                Err(error) => return self.writer_was_told(&error),
+            }
+        }
+    }
+
+    fn take_tail(&mut self) {
+        if self.writer_end.is_none() && self.out.is_none() && matches!(self.core.room(), Ok(Room::Bytes(_))) {
+            self.out = self.core.take_tail();
+        }
+    }
+
+    fn put_tail(&mut self, len: usize) {
+        let Some(mut block) = self.out.take() else { return };
+        let n = block.append(&bytes_at(self.accepted, len));
+        match self.core.put_tail(block) {
+            Ok(appended) => {
+                assert_eq!(appended, n);
+                self.accepted += n as u64;
+            }
+            Err(error) => self.writer_was_told(&error),
+        }
+    }
+
+    fn write_bytes(&mut self, len: usize) {
+        if self.writer_end.is_some() || self.out.is_some() {
+            return;
+        }
+        let mut item = Bytes::from(bytes_at(self.accepted, len));
+        match self.core.offer(&mut item) {
+            Ok(true) => self.accepted += len as u64,
+            Ok(false) => {
+                assert_eq!(item.len(), len, "an item that was refused is whole");
+                self.core.park_writer();
+            }
+            Err(error) => self.writer_was_told(&error),
+        }
+    }
+
+    fn writer_was_told(&mut self, error: &SpillError) {
+        let expected = match error {
+            SpillError::ReaderDropped | SpillError::Cancelled { .. } => self.reader_end.is_some(),
+            SpillError::WriterFailed { .. } => matches!(self.writer_end, Some("fail" | "abort")),
+            SpillError::DiskLimit { .. } => {
+                assert_eq!(self.limits.on_full, OnFull::Fail);
+                true
+            }
+            SpillError::Storage { op: StorageOp::Write, .. } => self.write_fault,
+            SpillError::Storage { .. } | SpillError::Corrupt { .. } => self.read_fault.is_some(),
+            _ => false,
+        };
+        assert!(expected, "the writer was told {error:?}: {:?}", self.core);
+        // It repeats, and a finish after it is no clean end.
+        assert!(self.core.check_flush().is_err() && self.core.finish().is_err() && self.core.room().is_err());
+    }
+
+    fn end_writer(&mut self, how: &'static str, end: impl FnOnce(&mut Core, SpillError)) {
+        end(&mut self.core, SpillError::writer_failed(how));
+        self.writer_end = self.writer_end.or(Some(how));
+    }
+
+    // ---- the reader ----
+
+    fn read(&mut self, len: usize) {
+        let mut left = len;
+        while left > 0 && self.reader_end.is_none() && self.end.is_none() {
+            match self.core.front() {
+                Front::Block { block, at } => {
+                    let n = left.min(block.len() - at);
+                    self.deliver(&block.filled()[at..at + n]);
+                    self.core.consume(n);
+                    self.core.put_back(block);
+                    left -= n;
+                }
+                Front::Tail(unread) => {
+                    let n = left.min(unread);
+                    let bytes = self.core.tail_unread()[..n].to_vec();
+                    self.deliver(&bytes);
+                    self.core.consume(n);
+                    left -= n;
+                }
+                Front::Item(item) => {
+                    let n = left.min(item.len());
+                    self.deliver(&item[..n]);
+                    self.core.consume(n);
+                    left -= n;
+                }
+                other => return self.no_bytes(other),
+            }
+        }
+    }
+
+    fn next_chunk(&mut self) {
+        if self.reader_end.is_some() || self.end.is_some() {
+            return;
+        }
+        match self.core.front() {
+            Front::Block { block, at } => {
+                let n = block.len() - at;
+                self.deliver(&block.filled()[at..]);
+                if self.core.may_lend(&block, n) {
+                    self.core.lend(&block);
+                    self.core.consume(n);
+                    self.chunks.push(block);
+                } else {
+                    self.core.consume(n);
+                    self.core.put_back(block);
+                }
+            }
+            Front::Tail(_) => {
+                self.core.seal_tail();
+                self.next_chunk();
+            }
+            Front::Item(item) => {
+                self.deliver(&item);
+                self.core.consume(item.len());
+            }
+            other => self.no_bytes(other),
+        }
+    }
+
+    /// A block is looked at while other things happen, as `fill_buf` and a long copy do.
+    fn look(&mut self, len: usize) {
+        if self.reader_end.is_some() || self.end.is_some() {
+            return;
+        }
+        match self.core.front() {
+            Front::Block { block, at } => {
+                let n = len.min(block.len() - at);
+                self.settle();
+                self.drive();
+                if !self.jobs.is_empty() {
+                    self.complete(0, u8::MAX, Fault::None);
+                }
+                self.settle();
+                self.deliver(&block.filled()[at..at + n]);
+                self.core.consume(n);
+                self.core.put_back(block);
+            }
+            Front::Tail(_) => self.core.seal_tail(),
+            Front::Item(_) => {}
+            other => self.no_bytes(other),
+        }
+    }
+
+    fn no_bytes(&mut self, front: Front) {
+        match front {
+            Front::Disk => {
+                let job = self.core.start_read().expect("there is memory for the front");
+                self.jobs.push(Job::Read(job));
+            }
+            Front::Wait => self.core.park_reader(),
+            Front::End => {
+                assert_eq!(self.delivered, self.accepted, "a clean end on a stream that was cut: {:?}", self.core);
+                assert_eq!(self.writer_end, Some("finish"));
+                self.end = Some(Ok(()));
+            }
+            Front::Failed(error) => self.reader_was_told(error),
+            Front::Block { .. } | Front::Tail(_) | Front::Item(_) => unreachable!(),
+        }
+    }
+
+    fn reader_was_told(&mut self, error: SpillError) {
+        match &error {
+            SpillError::WriterFailed { cause } if cause.to_string() == "abort" => {}
+            SpillError::Storage { op: StorageOp::Read, .. } | SpillError::Corrupt { .. } => {
+                assert_eq!(self.read_fault, Some(self.delivered), "told at another offset: {:?}", self.core);
+            }
+            // All others come behind the last accepted byte.
+            _ => assert_eq!(self.delivered, self.accepted, "{error:?} before the last byte: {:?}", self.core),
+        }
+        self.end = Some(Err(error));
+    }
+
+    fn deliver(&mut self, bytes: &[u8]) {
+        for (offset, &byte) in (self.delivered..).zip(bytes) {
+            assert_eq!(byte, byte_at(offset), "a wrong byte at {offset}");
+        }
+        self.delivered += bytes.len() as u64;
+        assert!(self.delivered <= self.accepted);
+    }
+
+    fn end_reader(&mut self, how: &'static str, error: SpillError) {
+        self.core.end_reader(error);
+        self.reader_end = self.reader_end.or(Some(how));
+    }
+
+    // ---- the disk ----
+
+    fn drive(&mut self) {
+        let Some(want) = self.core.wants_write() else { return };
+        let Some(first) = self.slots.pop() else { return self.core.no_slots() };
+        let mut run = SlotRun::one(first);
+        while run.count < want && self.slots.last() == Some(&run.end()) {
+            run.count += self.slots.pop().map_or(0, |_| 1);
+        }
+        let job = self.core.start_write(run);
+        assert_eq!(job.blocks.len() as u64, run.count);
+        self.jobs.push(Job::Write(job));
+    }
+
+    fn complete(&mut self, which: usize, part: u8, fault: Fault) {
+        match self.jobs.remove(which) {
+            Job::Write(job) => {
+                let n = job.blocks.len();
+                let done = if fault == Fault::None { n } else { usize::from(part) % n };
+                for (slot, (_, block)) in (job.run.first..).zip(&job.blocks).take(done) {
+                    self.disk.insert(slot, block.filled().to_vec());
+                }
+                let fault = match fault {
+                    Fault::None => None,
+                    Fault::Full => Some(WriteFault::Full(Arc::new(io::ErrorKind::StorageFull.into()))),
+                    Fault::Io | Fault::Corrupt | Fault::Lost => {
+                        self.write_fault = true;
+                        let source = io::Error::other("EIO");
+                        Some(WriteFault::Broken(SpillError::storage(StorageOp::Write, "/".as_ref(), 0, source)))
+                    }
+                };
+                self.core.wrote(job, Wrote { done, fault }, self.now);
+            }
+            Job::Read(mut job) => {
+                let good = if fault == Fault::None { job.blocks.len() } else { usize::from(part) % job.blocks.len() };
+                let mut offset = job.start;
+                for (slot, block) in (job.run.first..).zip(&mut job.blocks).take(good) {
+                    let stored = self.disk.get(&slot).expect("a slot that was written");
+                    assert_eq!(stored.len(), block.len());
+                    block.filled_mut().copy_from_slice(stored);
+                    offset += block.len() as u64;
+                }
+                let error = match fault {
+                    Fault::None => None,
+                    Fault::Corrupt => {
+                        Some(SpillError::Corrupt { offset, path: "/".into(), reason: "the checksum does not match" })
+                    }
+                    Fault::Full | Fault::Io | Fault::Lost => {
+                        Some(SpillError::storage(StorageOp::Read, "/".as_ref(), offset, io::Error::other("EIO")))
+                    }
+                };
+                if error.is_some() && !self.core.discarded {
+                    // Bytes of the broken block that were read before lie in front of its start.
+                    self.read_fault = Some(offset.max(self.delivered));
+                }
+                self.core.did_read(job, good, error);
+            }
+        }
+    }
+
+    fn come_to_an_end(&mut self) {
+        self.put_tail(0);
+        self.settle();
+        self.apply(&Op::DropWriter);
+        let mut idle = 0;
+        for _ in 0..100_000 {
+            if self.end.is_some() || self.reader_end.is_some() {
+                break;
+            }
+            let before = (self.delivered, self.jobs.len(), self.core.deadline());
+            self.apply(&Op::Read(u16::MAX));
+            self.apply(&Op::Drive);
+            self.apply(&Op::Complete(0, 0, Fault::None));
+            self.apply(&Op::PassTime(2_000_000));
+            let after = (self.delivered, self.jobs.len(), self.core.deadline());
+            idle = if before != after || self.end.is_some() { 0 } else { idle + 1 };
+            // Lent blocks are a user's to return; all else goes on by itself.
+            if idle > 3 && !self.chunks.is_empty() {
+                self.apply(&Op::DropChunk(0));
+            } else {
+                assert!(idle < 10, "it hangs: {:?}", self.core);
+            }
+        }
+        if let Some(Ok(())) = self.end {
+            assert_eq!(self.delivered, self.accepted);
+        }
+        self.apply(&Op::DropReader);
+        while !self.jobs.is_empty() {
+            self.apply(&Op::Complete(0, 0, Fault::None));
+        }
+        while !self.chunks.is_empty() {
+            self.apply(&Op::DropChunk(0));
+        }
+        let stats = self.core.stats();
+        assert_eq!((stats.memory_held, stats.lent, stats.disk_held), (0, 0, 0), "a leak: {:?}", self.core);
+        assert_eq!(self.slots.len(), self.all_slots, "a slot was lost");
+        assert!(self.core.is_over());
+    }
+}
+
+fn choose(which: u8, of: usize) -> Option<usize> {
+    (of > 0).then(|| usize::from(which) % of.max(1))
+}
