@@ -1,7 +1,10 @@
 //! A block: a fixed piece of memory that fills up once and is then only read.
 //! Never zeroes memory twice, and never knows who holds it.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 /// Freed memory that is kept for the next block, in bytes, for the whole process. A stream that
 /// keeps up takes and returns a block every few microseconds: without this each would go through the
@@ -14,7 +17,6 @@ const KEEP_FROM: usize = 16 << 10;
 static KEPT: Mutex<Kept> = Mutex::new(Kept { shelf: Vec::new(), bytes: 0 });
 
 /// Memory of `capacity` bytes, of which the first `len` are filled.
-#[derive(Debug)]
 pub(crate) struct Block {
     /// Initialised as far as it was ever filled; grows up to `capacity` and never again.
     bytes: Vec<u8>,
@@ -74,6 +76,13 @@ impl Block {
 
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What it holds may be anybody's secret, and is a lot.
+        f.debug_struct("Block").field("len", &self.len).field("capacity", &self.capacity).finish()
     }
 }
 

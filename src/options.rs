@@ -143,12 +143,7 @@ impl Builder {
             );
         }
         Ok(Options {
-            limits: Limits {
-                memory: self.memory_limit,
-                block,
-                disk: self.disk_limit,
-                on_full: self.on_full,
-            },
+            limits: Limits { memory: self.memory_limit, block, disk: self.disk_limit, on_full: self.on_full },
             slots,
             place: self.place,
             verify: self.verify,

@@ -105,11 +105,7 @@ impl SpillReader {
 
     // What both the async and the blocking traits are made of.
 
-    pub(crate) fn poll_copy(
-        &mut self,
-        cx: &Context<'_>,
-        target: &mut impl Target,
-    ) -> Poll<Result<usize, SpillError>> {
+    pub(crate) fn poll_copy(&mut self, cx: &Context<'_>, target: &mut impl Target) -> Poll<Result<usize, SpillError>> {
         self.drop_view();
         self.shared.poll_read(cx, target)
     }
@@ -133,16 +129,15 @@ impl SpillReader {
 
     pub(crate) fn take(&mut self, amt: usize) {
         // More than was shown would count bytes that nobody saw.
-        let shown = self.shown().len();
-        if amt > 0 && shown > 0 {
-            self.shared.consume(amt.min(shown));
+        let amt = amt.min(self.shown().len());
+        if let Some(view) = self.view.take() {
+            self.shared.end_view(view, amt);
         }
-        self.drop_view();
     }
 
     fn drop_view(&mut self) {
         if let Some(view) = self.view.take() {
-            self.shared.put_back(view);
+            self.shared.end_view(view, 0);
         }
     }
 }

@@ -75,17 +75,17 @@ impl Geometry {
     pub(crate) fn file_bytes(self, slots: u64) -> u64 {
         if slots == 0 { 0 } else { self.payload(slots - 1) + self.block }
     }
+}
 
-    /// The parts of a run that lie in one group each, and so are contiguous in the file.
-    pub(crate) fn pieces(self, run: SlotRun) -> impl Iterator<Item = SlotRun> {
-        let mut first = run.first;
-        std::iter::from_fn(move || {
-            let end = run.end().min((first / GROUP + 1) * GROUP);
-            let piece = SlotRun::new(first, end.checked_sub(first).filter(|&n| n > 0)?);
-            first = end;
-            Some(piece)
-        })
-    }
+/// The parts of a run that lie in one group each, and so are contiguous in the file.
+pub(crate) fn pieces(run: SlotRun) -> impl Iterator<Item = SlotRun> {
+    let mut first = run.first;
+    std::iter::from_fn(move || {
+        let end = run.end().min((first / GROUP + 1) * GROUP);
+        let piece = SlotRun::new(first, end.checked_sub(first).filter(|&n| n > 0)?);
+        first = end;
+        Some(piece)
+    })
 }
 
 /// How many slots a file of at most `bytes` can have.
@@ -125,11 +125,11 @@ mod tests {
             .collect();
         places.sort_unstable();
         assert!(places.windows(2).all(|two| two[0].0 + two[0].1 <= two[1].0));
-        for piece in geometry.pieces(SlotRun::new(100, 200)) {
+        for piece in pieces(SlotRun::new(100, 200)) {
             let last = piece.end() - 1;
             assert_eq!(geometry.payload(last) - geometry.payload(piece.first), (piece.count - 1) * (16 << 10));
         }
-        let total: u64 = geometry.pieces(SlotRun::new(100, 200)).map(|piece| piece.count).sum();
+        let total: u64 = pieces(SlotRun::new(100, 200)).map(|piece| piece.count).sum();
         assert_eq!(total, 200);
     }
 }

@@ -130,7 +130,6 @@ impl SpillWriter {
     /// # Cancel safety
     ///
     /// It changes nothing.
-    #[must_use]
     pub fn closed(&self) -> Closed {
         Closed { shared: Arc::clone(&self.shared), key: None }
     }

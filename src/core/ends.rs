@@ -56,11 +56,11 @@ impl Ends {
         }
     }
 
-    /// Whether the reader may go on; else why not. The first cause is told where there are two.
+    /// Whether the reader may go on; else why not.
     pub(crate) fn check_read(&self) -> Result<(), SpillError> {
-        match (&self.reader, &self.writer) {
-            (ReaderEnd::Open, _) => Ok(()),
-            (ReaderEnd::Gone(_), WriterEnd::Failed(error)) | (ReaderEnd::Gone(error), _) => Err(error.clone()),
+        match &self.reader {
+            ReaderEnd::Open => Ok(()),
+            ReaderEnd::Gone(error) => Err(error.clone()),
         }
     }
 

@@ -228,12 +228,16 @@ impl Core {
     pub(crate) fn did_read(&mut self, job: ReadJob, good: usize, fault: Option<SpillError>) {
         let ReadJob { start, run, blocks } = job;
         self.notes.visible = true;
-        let Some(at) = self.ledger.starting_at(start).filter(|&at| {
-            matches!(self.ledger.get(at), Some(Entry { place: Place::Reading(own), .. }) if *own == run)
-        }) else {
+        let Some(at) = self
+            .ledger
+            .starting_at(start)
+            .filter(|&at| matches!(self.ledger.get(at), Some(Entry { place: Place::Reading(own), .. }) if *own == run))
+        else {
             // Given up meanwhile.
             self.free(run);
-            blocks.into_iter().for_each(|block| self.release(block));
+            for block in blocks {
+                self.release(block);
+            }
             return;
         };
         let mut fault = fault.map(Box::new);
@@ -329,7 +333,8 @@ impl Core {
             return None;
         }
         let window = self.limits.memory - self.memory.lent();
-        if self.memory.free() >= window / 2 {
+        let free = self.memory.free();
+        if free >= window / 2 && free >= self.reserved() + self.limits.block {
             return None;
         }
         let blocks = window / self.limits.block;

@@ -25,6 +25,7 @@ impl Memory {
 
     pub(crate) fn release(&mut self, block: Block) {
         self.held -= block.capacity();
+        drop(block);
     }
 
     pub(crate) fn lend(&mut self, size: usize) {

@@ -8,7 +8,7 @@ use std::{collections::HashMap, io, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Core, Front, ReadJob, Room, Wrote, WriteFault, WriteJob};
+use super::{Core, Front, ReadJob, Room, WriteFault, WriteJob, Wrote};
 use crate::{
     block::Block,
     error::{SpillError, StorageOp},
@@ -154,8 +154,8 @@ impl Model {
                     self.writer_end = Some("finish");
                 }
             }
-            Op::Fail => self.end_writer("fail", |core, error| core.fail(error)),
-            Op::Abort => self.end_writer("abort", |core, error| core.abort(error)),
+            Op::Fail => self.end_writer("fail", Core::fail),
+            Op::Abort => self.end_writer("abort", Core::abort),
             Op::DropWriter => {
                 if self.out.is_none() {
                     self.end_writer("drop", |core, _| core.fail(SpillError::WriterDropped));

@@ -2,8 +2,17 @@
 
 use proptest::prelude::*;
 
-use super::model::{Fault, Model, Op};
-use crate::options::{Limits, OnFull};
+use std::io;
+
+use super::{
+    Core, Front, WriteFault, Wrote,
+    model::{Fault, Model, Op},
+};
+use crate::{
+    error::{SpillError, StorageOp},
+    options::{Limits, OnFull},
+    slot::SlotRun,
+};
 
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
@@ -81,4 +90,108 @@ proptest! {
     fn c01_every_accepted_byte_comes_out_once_or_an_error_does((limits, slots) in limits(), ops in script()) {
         Model::new(limits, slots).run(&ops);
     }
+}
+
+fn core() -> Core {
+    Core::new(Limits { memory: 256, block: 64, disk: None, on_full: OnFull::Wait })
+}
+
+/// A buffer whose item waits for room, and whose patience is over.
+fn spilling(core: &mut Core, now: u64) {
+    drop(core.settle(now));
+    let at = core.deadline().expect("the writer is held");
+    core.tick(at);
+    drop(core.settle(at));
+}
+
+fn eio() -> WriteFault {
+    let source = io::Error::from_raw_os_error(5);
+    WriteFault::Broken(SpillError::storage(StorageOp::Write, "/".as_ref(), 0, source))
+}
+
+fn read_all(core: &mut Core) -> (usize, Front) {
+    let mut read = 0;
+    loop {
+        let n = match core.front() {
+            Front::Block { block, at } => {
+                let n = block.len() - at;
+                core.consume(n);
+                core.put_back(block);
+                n
+            }
+            Front::Tail(n) => {
+                core.consume(n);
+                n
+            }
+            Front::Item(item) => {
+                core.consume(item.len());
+                item.len()
+            }
+            other => return (read, other),
+        };
+        read += n;
+        drop(core.settle(0));
+    }
+}
+
+#[test]
+fn c08_a_write_error_after_finish_is_a_clean_end_if_memory_has_everything() {
+    for finished in [true, false] {
+        let mut core = core();
+        assert!(core.offer(&mut vec![7; 1000].into()).unwrap());
+        if finished {
+            core.finish().unwrap();
+        }
+        spilling(&mut core, 0);
+        let want = core.wants_write().expect("the item waits for room");
+        let job = core.start_write(SlotRun::new(0, want));
+        core.wrote(job, Wrote { done: 0, fault: Some(eio()) }, 0);
+        drop(core.settle(0));
+        assert_eq!(core.check_write().is_err_and(|error| matches!(error, SpillError::Storage { .. })), !finished);
+        let (read, end) = read_all(&mut core);
+        assert_eq!(read, 1000, "every accepted byte is in memory");
+        match end {
+            Front::End => assert!(finished),
+            Front::Failed(error) => assert!(!finished && error.raw_os_error() == Some(5)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(core.stats().memory_held, 0);
+    }
+}
+
+#[test]
+fn c08_a_full_disk_is_tried_again_after_a_free_and_once_a_second() {
+    let mut core = core();
+    assert!(core.offer(&mut vec![7; 1000].into()).unwrap());
+    spilling(&mut core, 0);
+    let full = || WriteFault::Full(std::sync::Arc::new(io::Error::from_raw_os_error(28)));
+    let job = core.start_write(SlotRun::new(0, 1));
+    core.wrote(job, Wrote { done: 1, fault: Some(full()) }, 5);
+    drop(core.settle(5));
+    assert!(core.wants_write().is_none());
+    assert_eq!(core.deadline(), Some(1_000_000_005));
+    core.tick(1_000_000_005);
+    drop(core.settle(1_000_000_005));
+    assert!(core.wants_write().is_some(), "a second has passed");
+    core.cannot_write(full(), 2_000_000_000);
+    assert!(core.wants_write().is_none());
+    // The first block is in memory, the second one's slot comes free by reading it.
+    for _ in 0..2 {
+        if let Front::Block { block, at } = core.front() {
+            core.consume(block.len() - at);
+            core.put_back(block);
+        } else {
+            let job = core.start_read().expect("the block is on disk");
+            core.did_read(job, 1, None);
+            let Front::Block { block, .. } = core.front() else { panic!("it was read") };
+            core.consume(block.len());
+            core.put_back(block);
+        }
+        drop(core.settle(2_000_000_000));
+    }
+    assert_eq!(core.stats().disk_held, 0);
+    drop(core.settle(2_000_000_000));
+    core.tick(3_000_000_000);
+    drop(core.settle(3_000_000_000));
+    assert!(core.disk.retry_at().is_none(), "a slot came free");
 }

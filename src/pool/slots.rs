@@ -2,7 +2,7 @@
 //! what of the file can be given back. Never touches the file.
 
 use super::extents::Extents;
-use crate::slot::{GROUP, Geometry, SlotRun};
+use crate::slot::{GROUP, Geometry, SlotRun, pieces};
 
 #[derive(Debug)]
 pub(crate) struct SlotMap {
@@ -35,15 +35,7 @@ pub(crate) struct Punch {
 
 impl SlotMap {
     pub(crate) fn new(geometry: Geometry, max: u64) -> Self {
-        Self {
-            geometry,
-            max,
-            high: 0,
-            warm: Extents::default(),
-            holes: Extents::default(),
-            live: 0,
-            punching: 0,
-        }
+        Self { geometry, max, high: 0, warm: Extents::default(), holes: Extents::default(), live: 0, punching: 0 }
     }
 
     /// Up to `want` adjacent slots; `None` when there is none at all.
@@ -139,7 +131,7 @@ impl SlotMap {
         let whole = &punch.whole_groups;
         let mut ranges = Vec::with_capacity(3);
         let mut push = |slots: SlotRun| {
-            for piece in self.geometry.pieces(slots) {
+            for piece in pieces(slots) {
                 ranges.push((self.geometry.payload(piece.first), piece.count * self.geometry.block() as u64));
             }
         };
@@ -158,7 +150,11 @@ impl SlotMap {
     /// The punch is done; `gone` says whether the file system took the pages.
     pub(crate) fn punched(&mut self, punch: Punch, gone: bool) {
         self.punching -= punch.slots.count;
-        if gone { self.holes.insert(punch.slots) } else { self.warm.insert(punch.slots) }
+        if gone {
+            self.holes.insert(punch.slots);
+        } else {
+            self.warm.insert(punch.slots);
+        }
         for run in punch.were_holes {
             self.holes.insert(run);
         }

@@ -2,6 +2,7 @@
 //! disk: what the page cache does not have at once, an I/O thread reads.
 
 use std::{
+    fmt,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -25,13 +26,19 @@ pub(crate) trait Target {
 }
 
 /// What a reader looks into, at the front of the backlog. Its block still counts as the buffer's, so it
-/// must come back ([`Shared::put_back`]).
-#[derive(Debug)]
+/// must come back ([`Shared::end_view`]).
 pub(crate) enum View {
     /// From here to the block's end.
     Block(Arc<Block>, usize),
     /// The rest of a user's item that has found no room yet.
     Item(Bytes),
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What it shows may be anybody's secret.
+        f.debug_struct("View").field("len", &self.bytes().len()).finish()
+    }
 }
 
 impl View {
@@ -115,15 +122,18 @@ impl Shared {
         }
     }
 
-    /// Counts the first `n` bytes of what was viewed as read.
-    pub(crate) fn consume(&self, n: usize) {
-        self.lock().core.consume(n);
-    }
-
-    pub(crate) fn put_back(&self, view: View) {
+    /// Ends a look, counting the first `n` bytes of what was seen as read.
+    pub(crate) fn end_view(&self, view: View, n: usize) {
+        let mut state = self.lock();
+        if n > 0 {
+            state.core.consume(n);
+        }
         match view {
-            View::Block(block, _) => self.lock().core.put_back(block),
-            View::Item(item) => drop(item),
+            View::Block(block, _) => state.core.put_back(block),
+            View::Item(item) => {
+                drop(state);
+                drop(item);
+            }
         }
     }
 
@@ -182,13 +192,14 @@ impl Shared {
         drop(state);
         match file {
             None => self.no_file(job),
-            Some(file) => match file.read_cached(self.id, job.start, job.run, &mut job.blocks) {
-                Some(progress) => self.did_read(job, progress, file),
-                None => {
+            Some(file) => {
+                if let Some(progress) = file.read_cached(self.id, job.start, job.run, &mut job.blocks) {
+                    self.did_read(job, progress, file);
+                } else {
                     drop(file);
                     self.lock().missed = Some(job);
                 }
-            },
+            }
         }
         self.lock()
     }

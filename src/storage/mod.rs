@@ -23,7 +23,7 @@ use crate::{
     block::Block,
     error::{SpillError, StorageOp},
     options::Place,
-    slot::{Geometry, SlotRun, TRAILER, slots_within},
+    slot::{Geometry, SlotRun, TRAILER, pieces, slots_within},
 };
 
 /// By how much the file's length grows at a time. A length that is ahead of what is written costs no
@@ -67,9 +67,8 @@ impl SpillFile {
         offset: u64,
     ) -> Result<Self, SpillError> {
         let dir = place.choose(platform, offset)?;
-        let raw = platform
-            .create(&dir)
-            .map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
+        let raw =
+            platform.create(&dir).map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
         let limit = platform.file_size_limit().unwrap_or(u64::MAX).min(i64::MAX as u64);
         Ok(Self { raw, dir, geometry, codec, len: Mutex::new(0), limit, reads_cached: AtomicBool::new(true) })
     }
@@ -95,7 +94,7 @@ impl SpillFile {
         if let Err(error) = self.grow(run) {
             return Progress { done, fault: Some(error) };
         }
-        for piece in self.geometry.pieces(run) {
+        for piece in pieces(run) {
             let (mut payloads, mut trailers) = (Vec::new(), Vec::new());
             for (index, payload) in blocks.by_ref().take(piece.count as usize) {
                 payloads.push(payload);
@@ -185,7 +184,7 @@ impl SpillFile {
         read_at: impl Fn(&mut [IoSliceMut<'_>], u64) -> io::Result<usize>,
     ) -> Progress<ReadFault> {
         let (mut done, mut index) = (0, index);
-        for piece in self.geometry.pieces(run) {
+        for piece in pieces(run) {
             let blocks = &mut blocks[done..done + piece.count as usize];
             let mut bufs: Vec<_> = blocks.iter_mut().map(|block| IoSliceMut::new(block.filled_mut())).collect();
             let (payload_bytes, mut trouble) = read_all(&mut bufs, self.geometry.payload(piece.first), &read_at);

@@ -1,6 +1,8 @@
 //! What is asked of the platform: one small seam. `linux` is the platform that is tested.
 //! Never retries and never interprets an error.
 
+#[cfg(test)]
+pub(crate) mod faulty;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

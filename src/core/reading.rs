@@ -1,0 +1,159 @@
+//! The core towards the reader: what lies at the front, and what follows from consuming it.
+//! Never gives a byte twice.
+
+use std::sync::Arc;
+
+use super::{
+    Core, Fill, Front, Tail,
+    ends::Outcome,
+    ledger::{Entry, Place},
+};
+use crate::{block::Block, error::SpillError};
+
+impl Core {
+    /// Where the next byte is.
+    pub(crate) fn front(&mut self) -> Front {
+        self.notes.reader_polled = true;
+        self.parked.reader = false;
+        let front = self.look();
+        if let Front::Failed(error) = &front {
+            // Data that cannot be read back ends the reader; after any other failure this says nothing new.
+            if matches!(self.ledger.front(), Some(Entry { place: Place::Bad(_), .. })) {
+                self.end_reader(error.clone());
+            }
+        }
+        front
+    }
+
+    pub(super) fn look(&self) -> Front {
+        if let Err(error) = self.ends.check_read() {
+            return Front::Failed(error);
+        }
+        if self.discarded {
+            return self.behind_the_last_byte();
+        }
+        if let Some(entry) = self.ledger.front() {
+            return match &entry.place {
+                Place::Memory(block) | Place::Writing { block, .. } | Place::Ahead { block, .. } => {
+                    Front::Block { block: Arc::clone(block), at: (self.cursor.read - entry.start) as usize }
+                }
+                Place::Disk(_) if self.wants_read().is_some() => Front::Disk,
+                Place::Disk(_) | Place::Reading(_) => Front::Wait,
+                Place::Bad(error) => Front::Failed(SpillError::clone(error)),
+            };
+        }
+        match &self.tail {
+            Tail::Filling(fill) if self.unread_in(fill) > 0 => return Front::Tail(self.unread_in(fill)),
+            Tail::Out { start, accepted } if start + *accepted as u64 > self.cursor.read => return Front::Wait,
+            _ => {}
+        }
+        if !self.item.is_empty() {
+            return Front::Item(self.item.clone());
+        }
+        self.behind_the_last_byte()
+    }
+
+    /// What is unread in the block that is being filled.
+    pub(crate) fn tail_unread(&self) -> &[u8] {
+        match &self.tail {
+            Tail::Filling(fill) => &fill.block.filled()[fill.block.len() - self.unread_in(fill)..],
+            _ => &[],
+        }
+    }
+
+    /// Counts `n` bytes at the front as read and frees what nobody needs any more.
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.cursor.read += n as u64;
+        if self.discarded {
+            return;
+        }
+        while let Some(entry) = self.ledger.pop_before(self.cursor.read) {
+            self.drop_entry(entry);
+            // Even if that freed no memory: what is kept for the reader depends on what is next.
+            self.notes.writable = true;
+        }
+        self.consume_tail();
+        if !self.item.is_empty() {
+            let waiting_from = self.cursor.written - self.item.len() as u64;
+            let n = self.cursor.read.saturating_sub(waiting_from) as usize;
+            self.advance_item(n);
+        }
+        if self.at_most_half_full() {
+            self.grace.forgive();
+            // Lending frees no memory, but it may be what the writer was held for.
+            self.notes.writable |= self.grace.is_held();
+            self.end_spilling_if_drained();
+        }
+    }
+
+    /// Makes what is in the block that is being filled a block of its own, to be lent or borrowed.
+    pub(crate) fn seal_tail(&mut self) {
+        match std::mem::take(&mut self.tail) {
+            Tail::Filling(fill) if self.unread_in(&fill) > 0 => self.ledger.push(Entry {
+                start: fill.start,
+                len: fill.block.len() as u64,
+                place: Place::Memory(Arc::new(fill.block)),
+            }),
+            Tail::Filling(fill) => self.release(fill.block),
+            other => self.tail = other,
+        }
+    }
+
+    /// Whether `n` bytes at the front, in `block`, may be lent. Else they are to be copied: less than
+    /// half the limit is ever lent, few bytes do not pin a block, and while something is on disk
+    /// a block stays for it.
+    pub(crate) fn may_lend(&self, block: &Block, n: usize) -> bool {
+        self.memory.lent() < self.limits.memory / 2
+            && n >= block.capacity() / 4
+            && self.memory.free() >= self.reserved_behind(self.ledger.get(1))
+    }
+
+    /// A block leaves with a user; [`return_lent`](Self::return_lent) must follow.
+    pub(crate) fn lend(&mut self, block: &Block) {
+        self.memory.lend(block.capacity());
+    }
+
+    pub(crate) fn return_lent(&mut self, block: Arc<Block>) {
+        self.memory.unlend(block.capacity());
+        self.put_back(block);
+    }
+
+    pub(super) fn behind_the_last_byte(&self) -> Front {
+        match self.ends.outcome() {
+            Outcome::Open => Front::Wait,
+            Outcome::Finished => Front::End,
+            Outcome::Failed(error) => Front::Failed(error),
+        }
+    }
+
+    pub(super) fn unread_in(&self, fill: &Fill) -> usize {
+        ((fill.start + fill.block.len() as u64).saturating_sub(self.cursor.read)) as usize
+    }
+
+    /// A tail that was read to its end starts afresh: small writes that are read at once stay in the
+    /// same few cache lines. An empty buffer keeps no block.
+    pub(super) fn consume_tail(&mut self) {
+        let (all_read, more) = match &self.tail {
+            Tail::Filling(fill) => (self.unread_in(fill) == 0 && fill.block.len() > 0, !self.item.is_empty()),
+            _ => return,
+        };
+        if !all_read {
+            return;
+        }
+        if more {
+            if let Tail::Filling(fill) = &mut self.tail {
+                fill.block.clear();
+                fill.start = self.cursor.read;
+            }
+            self.notes.writable = true;
+        } else if let Tail::Filling(fill) = std::mem::take(&mut self.tail) {
+            self.release(fill.block);
+        }
+    }
+
+    pub(super) fn reader_waits_for_memory(&self) -> bool {
+        self.parked.reader
+            && matches!(self.ledger.front(), Some(Entry { place: Place::Disk(_), .. }))
+            && self.wants_read().is_some()
+    }
+}

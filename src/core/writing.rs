@@ -1,0 +1,222 @@
+//! The core towards the writer: what it may write now, and into which memory.
+//! Never lets it take what the reader needs to get on.
+
+use bytes::{Buf, Bytes};
+
+use super::{
+    Core, Fill, Room, Tail,
+    ledger::{Entry, Place},
+};
+use crate::{block::Block, error::SpillError, options::OnFull};
+
+impl Core {
+    /// Whether a byte can be taken, having taken a block for it if one is needed.
+    pub(crate) fn room(&mut self) -> Result<Room, SpillError> {
+        self.ends.check_write()?;
+        self.parked.writer = false;
+        if self.item.is_empty()
+            && let Some(room) = self.tail_room()
+        {
+            return Ok(Room::Bytes(room));
+        }
+        if self.must_refuse() {
+            return Err(self.refuse());
+        }
+        Ok(Room::Full)
+    }
+
+    /// Takes what fits into the present block.
+    pub(crate) fn append(&mut self, src: &[u8]) -> usize {
+        let Tail::Filling(fill) = &mut self.tail else { return 0 };
+        let taken = fill.block.append(src);
+        self.accepted(taken);
+        taken
+    }
+
+    /// Hands out the block that is being filled, so that a long copy needs no lock.
+    /// [`put_tail`](Self::put_tail) must follow.
+    pub(crate) fn take_tail(&mut self) -> Option<Block> {
+        match std::mem::take(&mut self.tail) {
+            Tail::Filling(Fill { start, block }) => {
+                self.tail = Tail::Out { start, accepted: block.len() };
+                Some(block)
+            }
+            other => {
+                self.tail = other;
+                None
+            }
+        }
+    }
+
+    /// Takes the block back; what was appended to it counts as accepted, unless the stream has ended
+    /// in between.
+    pub(crate) fn put_tail(&mut self, mut block: Block) -> Result<usize, SpillError> {
+        let Tail::Out { start, accepted } = std::mem::take(&mut self.tail) else {
+            self.release(block);
+            return Ok(0);
+        };
+        let appended = block.len() - accepted;
+        let outcome = self.ends.check_write();
+        if outcome.is_err() {
+            block.truncate(accepted);
+        }
+        if self.discarded || block.len() == 0 {
+            self.release(block);
+            self.notes.visible = true;
+            return outcome.map(|()| 0);
+        }
+        self.tail = Tail::Filling(Fill { start, block });
+        self.accepted(if outcome.is_ok() { appended } else { 0 });
+        outcome.map(|()| appended)
+    }
+
+    /// Accepts an item whole, taking it out of `item`; or leaves it there (`false`) where an earlier
+    /// one still waits for room.
+    pub(crate) fn offer(&mut self, item: &mut Bytes) -> Result<bool, SpillError> {
+        if self.room()? == Room::Full && !self.item.is_empty() {
+            return Ok(false);
+        }
+        self.cursor.written += item.len() as u64;
+        self.item = std::mem::take(item);
+        self.notes.visible = true;
+        self.notes.accepted = true;
+        self.absorb();
+        Ok(true)
+    }
+
+    /// Whether an item would be accepted now.
+    pub(crate) fn check_item_room(&mut self) -> Result<bool, SpillError> {
+        self.ends.check_write()?;
+        if self.must_refuse() {
+            return Err(self.refuse());
+        }
+        Ok(self.item.is_empty())
+    }
+
+    pub(crate) fn check_write(&self) -> Result<(), SpillError> {
+        self.ends.check_write()
+    }
+
+    pub(crate) fn check_flush(&self) -> Result<(), SpillError> {
+        self.ends.check_flush()
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<(), SpillError> {
+        let open = self.ends.writer_is_open();
+        self.ends.finish()?;
+        if open {
+            self.notes.visible = true;
+        }
+        Ok(())
+    }
+
+    /// Moves what fits of the item into blocks.
+    pub(super) fn absorb(&mut self) {
+        while !self.item.is_empty() {
+            let Some(_) = self.tail_room() else { break };
+            let Tail::Filling(fill) = &mut self.tail else { break };
+            let taken = fill.block.append(&self.item);
+            self.advance_item(taken);
+            self.seal_if_full();
+        }
+        self.note_peaks();
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.item.is_empty()
+            && match &self.tail {
+                Tail::Filling(_) => true,
+                Tail::Out { .. } => false,
+                Tail::None => self.next_block().is_some(),
+            }
+    }
+
+    pub(super) fn must_refuse(&self) -> bool {
+        self.limits.on_full == OnFull::Fail
+            && self.disk.spilling
+            && self.disk.writing == 0
+            && !self.disk_takes_more()
+            && self.ends.writer_is_open()
+            && !self.has_room()
+    }
+
+    pub(super) fn refuse(&mut self) -> SpillError {
+        let error = SpillError::DiskLimit {
+            limit: self.limits.disk,
+            memory_limit: self.limits.memory,
+            offset: self.cursor.written,
+            source: self.disk.blocked_by(),
+        };
+        self.fail(error.clone());
+        error
+    }
+
+    pub(super) fn accepted(&mut self, n: usize) {
+        self.cursor.written += n as u64;
+        self.notes.visible = true;
+        self.notes.accepted = true;
+        self.seal_if_full();
+        self.note_peaks();
+    }
+
+    pub(super) fn seal_if_full(&mut self) {
+        if matches!(&self.tail, Tail::Filling(fill) if fill.block.room() == 0) {
+            self.seal_tail();
+        }
+    }
+
+    /// Room in the tail, having begun a new one where that is possible.
+    pub(super) fn tail_room(&mut self) -> Option<usize> {
+        match &self.tail {
+            Tail::Filling(fill) => return Some(fill.block.room()),
+            Tail::Out { .. } => return None,
+            Tail::None => {}
+        }
+        let mut size = self.next_block();
+        if size.is_none() && self.take_back_ahead() {
+            size = self.next_block();
+        }
+        let size = size?;
+        let block = self.memory.take(size);
+        let room = block.room();
+        let start = self.cursor.written - self.item.len() as u64;
+        self.tail = Tail::Filling(Fill { start, block });
+        Some(room)
+    }
+
+    /// The size of the block that the writer may have now.
+    pub(super) fn next_block(&self) -> Option<usize> {
+        let free = self.memory.free();
+        if free >= self.reserved() + self.limits.block {
+            return Some(self.limits.block);
+        }
+        // What a limit leaves beside whole blocks is used too, so that a backlog within the limit
+        // needs no disk; but not while spilling, when each would waste a slot.
+        (!self.disk.spilling && self.disk.slots == 0 && free > self.limits.block / 32).then_some(free)
+    }
+
+    /// What the writer must leave free.
+    pub(super) fn reserved(&self) -> usize {
+        self.reserved_behind(self.ledger.front())
+    }
+
+    /// The memory that must stay free while `front` is the reader's next: enough, with what `front` will
+    /// set free itself, for a block to read the disk with.
+    pub(super) fn reserved_behind(&self, front: Option<&Entry>) -> usize {
+        match front {
+            Some(front) if self.disk.slots > 0 => match &front.place {
+                Place::Reading(_) => 0,
+                _ => self.limits.block.saturating_sub(front.block().map_or(0, |block| block.capacity())),
+            },
+            _ => 0,
+        }
+    }
+
+    pub(super) fn advance_item(&mut self, n: usize) {
+        self.item.advance(n);
+        if self.item.is_empty() {
+            self.trash = Some(std::mem::take(&mut self.item));
+            self.notes.writable = true;
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The shell over storage that fails: a fixed script, every call of it, every kind of fault, over a
+//! file in memory and over the real one.
+
+use std::{
+    io::{Read, Write},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::Shared;
+use crate::{
+    OnFull, SpillBuffer, SpillError, SpillStats,
+    core::model::byte_at,
+    options::Builder,
+    storage::sys::{
+        Platform, System,
+        faulty::{Faulty, Kind, Plan, Scripted},
+    },
+};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+fn buffer(builder: Builder, platform: impl Platform + 'static) -> (SpillBuffer, Arc<Shared>) {
+    let shared = Shared::on(&builder.check().unwrap(), Arc::new(platform));
+    (SpillBuffer::of(shared.clone()), shared)
+}
+
+fn stream(from: u64, len: usize) -> Vec<u8> {
+    (from..from + len as u64).map(byte_at).collect()
+}
+
+fn small() -> Builder {
+    SpillBuffer::builder().memory_limit(64 << 10)
+}
+
+/// Fails instead of hanging.
+fn within<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, wait) = mpsc::channel();
+    let worker = thread::spawn(move || done.send(run()));
+    match wait.recv_timeout(Duration::from_secs(60)) {
+        Ok(result) => result,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("{what}: hangs"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            std::panic::resume_unwind(worker.join().expect_err("it ended without a result"))
+        }
+    }
+}
+
+/// Waits for what I/O threads do by themselves, for a bounded time.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
+        thread::yield_now();
+    }
+}
+
+/// How a run of the script came out for the reader.
+#[derive(Debug)]
+struct Outcome {
+    bytes: u64,
+    end: Result<(), SpillError>,
+    written: Result<u64, SpillError>,
+    stats: SpillStats,
+}
+
+/// Writes four times the memory with nobody reading, then reads some, writes more, finishes, reads all.
+/// Under `Wait` on a disk that is full the reader must go on for the writer to, so it does.
+fn script(builder: Builder, platform: impl Platform + 'static) -> Outcome {
+    let (buffer, shared) = buffer(builder, platform);
+    let (writer, reader) = buffer.into_split();
+    let (mut writer, mut reader) = (writer.into_blocking(), reader.into_blocking());
+    let control = reader.control();
+    let (stalled, stall) = mpsc::channel::<()>();
+    let producer = thread::spawn(move || {
+        let mut at = 0u64;
+        for i in 0..40 {
+            if i == 24 {
+                let _ = stalled.send(());
+            }
+            let bytes = stream(at, 16_000);
+            if let Err(error) = writer.write_all(&bytes) {
+                drop(stalled);
+                let told = SpillError::from_io(&error).expect("one of ours").clone();
+                // It repeats, and what follows is no clean end.
+                assert!(writer.flush().is_err() && writer.finish().is_err());
+                return Err(told);
+            }
+            at += bytes.len() as u64;
+        }
+        writer.finish().map(|()| at)
+    });
+    // Until the writer has got far, or cannot; a disk that is full holds it until somebody reads.
+    let _ = stall.recv_timeout(Duration::from_millis(200));
+    let mut buf = vec![0; 10_000];
+    let mut bytes = 0;
+    let end = loop {
+        match reader.read(&mut buf) {
+            Ok(0) => break Ok(()),
+            Ok(n) => {
+                for (offset, &byte) in (bytes..).zip(&buf[..n]) {
+                    assert_eq!(byte, byte_at(offset), "a wrong byte at {offset}");
+                }
+                bytes += n as u64;
+            }
+            Err(error) => break Err(SpillError::from_io(&error).expect("one of ours").clone()),
+        }
+    };
+    if let Err(first) = &end {
+        let again = reader.read(&mut buf).expect_err("an error repeats");
+        assert_eq!(SpillError::from_io(&again).unwrap().to_string(), first.to_string());
+    }
+    let written = producer.join().expect("the producer");
+    let accepted = control.stats().written;
+    drop(reader);
+    eventually("all blocks and slots are given back", || {
+        let stats = shared.stats();
+        stats.memory_held == 0 && stats.disk_held == 0 && stats.file_bytes == 0
+    });
+    let stats = control.stats();
+    match &end {
+        Ok(()) => assert_eq!((bytes, written.clone().ok()), (accepted, Some(accepted)), "a silently short stream"),
+        Err(SpillError::Corrupt { offset, .. }) => assert_eq!(*offset / 16_384, bytes / 16_384),
+        Err(_) => {}
+    }
+    Outcome { bytes, end, written, stats }
+}
+
+/// Fails the k-th call for every k, until the script makes no k-th call.
+fn fail_every_call<P: Platform + 'static>(
+    name: &str,
+    kind: Kind,
+    forever: bool,
+    platform: impl Fn() -> P,
+    check: impl Fn(usize, &Outcome),
+) {
+    for at in 0.. {
+        let plan = Arc::new(Plan::new(at, forever, kind));
+        let faulty = Faulty { platform: platform(), plan: plan.clone() };
+        let outcome = within(&format!("{name} at call {at}"), move || script(small(), faulty));
+        check(at, &outcome);
+        if plan.calls() <= at {
+            assert!(at > 10, "the script makes no calls");
+            assert!(outcome.end.is_ok() && outcome.bytes == 640_000 && outcome.stats.spilled > 0);
+            return;
+        }
+    }
+}
+
+fn is_storage(error: &SpillError) -> bool {
+    matches!(error, SpillError::Storage { .. })
+}
+
+/// An error that is not about space is told to whom it concerns, or concerns nobody any more.
+fn eio(at: usize, outcome: &Outcome) {
+    if let Err(error) = &outcome.end {
+        assert!(is_storage(error) && error.raw_os_error() == Some(EIO), "call {at}: {outcome:?}");
+    }
+    if let Err(error) = &outcome.written {
+        assert!(is_storage(error) && error.raw_os_error() == Some(EIO), "call {at}: {outcome:?}");
+        assert!(outcome.end.is_err(), "call {at}: {outcome:?}");
+    }
+}
+
+/// Under `Wait` a full disk is no error at all.
+fn enospc(at: usize, outcome: &Outcome) {
+    let reads_failed = matches!(&outcome.end, Err(error) if is_storage(error));
+    assert!(outcome.end.is_ok() || reads_failed, "call {at}: {outcome:?}");
+    if outcome.end.is_ok() {
+        assert_eq!(outcome.bytes, 640_000);
+    }
+}
+
+fn all_is_well(at: usize, outcome: &Outcome) {
+    assert!(outcome.end.is_ok() && outcome.bytes == 640_000, "call {at}: {outcome:?}");
+}
+
+fn corrupt(at: usize, outcome: &Outcome) {
+    if let Err(error) = &outcome.end {
+        assert!(matches!(error, SpillError::Corrupt { .. }), "call {at}: {outcome:?}");
+    }
+}
+
+fn panicked(at: usize, outcome: &Outcome) {
+    if let Err(error) = &outcome.end {
+        assert!(is_storage(error), "call {at}: {outcome:?}");
+    }
+}
+
+#[test]
+fn c08_every_call_fails_once_with_eio_scripted() {
+    fail_every_call("EIO", Kind::Errno(EIO), false, Scripted::default, eio);
+}
+
+#[test]
+fn c08_every_call_from_some_on_fails_with_eio_scripted() {
+    fail_every_call("EIO on", Kind::Errno(EIO), true, Scripted::default, eio);
+}
+
+#[test]
+fn c08_every_call_fails_once_with_enospc_scripted() {
+    fail_every_call("ENOSPC", Kind::Errno(ENOSPC), false, Scripted::default, enospc);
+}
+
+#[test]
+fn c08_every_call_is_short_once_scripted() {
+    fail_every_call("short", Kind::Short, false, Scripted::default, all_is_well);
+    fail_every_call("always short", Kind::Short, true, Scripted::default, all_is_well);
+}
+
+#[test]
+fn c14_every_call_flips_a_bit_once_scripted() {
+    fail_every_call("flip", Kind::Flip, false, Scripted::default, corrupt);
+}
+
+#[test]
+fn c08_every_call_fails_once_on_the_real_file() {
+    fail_every_call("EIO", Kind::Errno(EIO), false, || System, eio);
+    fail_every_call("ENOSPC", Kind::Errno(ENOSPC), false, || System, enospc);
+    fail_every_call("short", Kind::Short, false, || System, all_is_well);
+    fail_every_call("flip", Kind::Flip, false, || System, corrupt);
+}
+
+#[test]
+fn c11_an_io_thread_that_panics_is_a_failed_job_and_no_hang() {
+    // Only what runs on I/O threads: a panic in place would be the reader's own.
+    for at in 0..12 {
+        let mut plan = Plan::new(at, false, Kind::Panic);
+        plan.only_writes = true;
+        let faulty = Faulty { platform: Scripted::default(), plan: Arc::new(plan) };
+        let outcome = within("a panic", move || script(small(), faulty));
+        panicked(at, &outcome);
+    }
+}
+
+#[test]
+fn c08_a_disk_that_stays_full_makes_a_pipe_under_wait_and_an_error_under_fail() {
+    let full = || Faulty { platform: Scripted::default(), plan: Arc::new(Plan::new(6, true, Kind::Errno(ENOSPC))) };
+    let mut platform = full();
+    Arc::get_mut(&mut platform.plan).unwrap().only_writes = true;
+    let outcome = within("wait", move || script(small(), platform));
+    all_is_well(6, &outcome);
+
+    let mut platform = full();
+    Arc::get_mut(&mut platform.plan).unwrap().only_writes = true;
+    let outcome = within("fail", move || script(small().on_full(OnFull::Fail), platform));
+    let error = outcome.written.as_ref().expect_err("the writer is told");
+    assert!(matches!(error, SpillError::DiskLimit { .. }) && error.raw_os_error() == Some(ENOSPC), "{outcome:?}");
+    assert_eq!(std::io::Error::from(error.clone()).kind(), std::io::ErrorKind::StorageFull);
+    let told = outcome.end.as_ref().expect_err("the reader too");
+    assert!(matches!(told, SpillError::DiskLimit { .. }));
+    assert_eq!(outcome.bytes, outcome.stats.written, "every accepted byte came before it");
+}
+
+#[test]
+fn c08_a_file_size_limit_is_a_full_disk() {
+    let platform = Scripted { file_size_limit: Some(100_000), ..Scripted::default() };
+    let outcome = within("limit", move || script(small(), platform));
+    all_is_well(0, &outcome);
+    assert!(outcome.stats.peak_disk_held <= 100_000 && outcome.stats.spilled > 0);
+    // Too small for anything: a pipe of what memory has.
+    let platform = Scripted { file_size_limit: Some(1), ..Scripted::default() };
+    let outcome = within("limit", move || script(small(), platform));
+    all_is_well(0, &outcome);
+    assert_eq!(outcome.stats.spilled, 0);
+}
+
+#[test]
+fn c13_a_memory_backed_directory_is_refused_with_its_name_and_file_system() {
+    let tmpfs = || Scripted { memory_backed: Some("tmpfs"), ..Scripted::default() };
+    let outcome = within("tmpfs", move || script(small().temp_dir("/some/dir"), tmpfs()));
+    let error = outcome.written.as_ref().expect_err("refused");
+    assert!(matches!(error, SpillError::MemoryBackedDir { file_system: "tmpfs", path, .. } if path.ends_with("dir")));
+    assert_eq!(outcome.bytes, outcome.stats.written, "the reader gets all that was accepted");
+
+    let none_given = within("tmpfs", move || script(small(), tmpfs()));
+    let text = none_given.written.as_ref().expect_err("refused").to_string();
+    assert!(text.contains("/var/tmp") && text.contains(&*std::env::temp_dir().to_string_lossy()), "{text}");
+
+    let allowed = small().temp_dir("/some/dir").allow_memory_backed_dir(true);
+    all_is_well(0, &within("allowed", move || script(allowed, tmpfs())));
+}
