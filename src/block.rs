@@ -82,7 +82,7 @@ impl Block {
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What it holds may be anybody's secret, and is a lot.
-        f.debug_struct("Block").field("len", &self.len).field("capacity", &self.capacity).finish()
+        f.debug_struct("Block").field("len", &self.len).field("capacity", &self.capacity).finish_non_exhaustive()
     }
 }
 

@@ -9,8 +9,9 @@ use std::{
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
+    builder::Builder,
     control::Control,
-    options::{Builder, Options},
+    options::{Options, Settings},
     reader::SpillReader,
     shell::Shared,
     stats::SpillStats,
@@ -58,7 +59,7 @@ impl SpillBuffer {
     #[must_use]
     pub fn new() -> Self {
         // The defaults are values that `check` accepts; a test holds that.
-        match Builder::new().check() {
+        match Settings::default().check() {
             Ok(options) => Self::with(&options),
             Err(error) => unreachable!("{error}"),
         }

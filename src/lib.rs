@@ -5,6 +5,7 @@
 mod block;
 mod blocking;
 mod buffer;
+mod builder;
 mod clock;
 mod control;
 mod core;
@@ -23,9 +24,10 @@ mod writer;
 
 pub use blocking::{BlockingReader, BlockingWriter};
 pub use buffer::SpillBuffer;
+pub use builder::Builder;
 pub use control::Control;
 pub use error::{SpillError, StorageOp};
-pub use options::{Builder, OnFull};
+pub use options::OnFull;
 pub use reader::SpillReader;
 pub use sink::SpillSink;
 pub use stats::SpillStats;

@@ -228,6 +228,8 @@ impl Core {
     pub(crate) fn did_read(&mut self, job: ReadJob, good: usize, fault: Option<SpillError>) {
         let ReadJob { start, run, blocks } = job;
         self.notes.visible = true;
+        // What is kept for the reader depends on what it has got.
+        self.notes.writable = true;
         let Some(at) = self
             .ledger
             .starting_at(start)
@@ -350,7 +352,11 @@ impl Core {
         let in_memory = |at: usize| matches!(self.ledger.get(at), Some(Entry { place: Place::Memory(_), .. }));
         let last = (keep..self.ledger.len()).rev().find(|&at| in_memory(at))?;
         let first = (keep..last).rev().take_while(|&at| in_memory(at)).last().unwrap_or(last);
-        Some((first, (last + 1 - first).min(batch)))
+        let most = (last + 1 - first).min(batch);
+        // A block that is not full ends a batch: what followed it would not lie where its slot is.
+        let full = |at: usize| self.ledger.get(at).is_some_and(|entry| entry.len == self.limits.block as u64);
+        let short = (0..most).find(|&i| !full(first + i));
+        Some((first, short.map_or(most, |i| i + 1)))
     }
 
     /// What was in memory is on disk, and leaves memory; unless the reader is at it.

@@ -419,6 +419,8 @@ impl Model {
         }
         let job = self.core.start_write(run);
         assert_eq!(job.blocks.len() as u64, run.count);
+        let full = |(_, block): &(u64, Arc<Block>)| block.len() == self.limits.block;
+        assert!(job.blocks.iter().rev().skip(1).all(full), "a short block lies before others of its run");
         self.jobs.push(Job::Write(job));
     }
 

@@ -99,11 +99,11 @@ impl Core {
         }
     }
 
-    /// Whether `n` bytes at the front, in `block`, may be lent. Else they are to be copied: less than
-    /// half the limit is ever lent, few bytes do not pin a block, and while something is on disk
+    /// Whether `n` bytes at the front, in `block`, may be lent. Else they are to be copied: at most
+    /// half the limit is lent, few bytes do not pin a block, and while something is on disk
     /// a block stays for it.
     pub(crate) fn may_lend(&self, block: &Block, n: usize) -> bool {
-        self.memory.lent() < self.limits.memory / 2
+        self.memory.lent() + block.capacity() <= self.limits.memory / 2
             && n >= block.capacity() / 4
             && self.memory.free() >= self.reserved_behind(self.ledger.get(1))
     }

@@ -192,7 +192,7 @@ impl Core {
         }
         // What a limit leaves beside whole blocks is used too, so that a backlog within the limit
         // needs no disk; but not while spilling, when each would waste a slot.
-        (!self.disk.spilling && self.disk.slots == 0 && free > self.limits.block / 32).then_some(free)
+        (!self.disk.spilling && self.disk.slots == 0 && free > 0).then_some(free)
     }
 
     /// What the writer must leave free.
@@ -204,10 +204,14 @@ impl Core {
     /// set free itself, for a block to read the disk with.
     pub(super) fn reserved_behind(&self, front: Option<&Entry>) -> usize {
         match front {
-            Some(front) if self.disk.slots > 0 => match &front.place {
-                Place::Reading(_) => 0,
-                _ => self.limits.block.saturating_sub(front.block().map_or(0, |block| block.capacity())),
-            },
+            Some(front) if self.disk.slots > 0 => {
+                let block = self.limits.block;
+                block.saturating_sub(match &front.place {
+                    // A short slot may have been given no more memory than it needs.
+                    Place::Reading(_) => front.len.min(block as u64) as usize,
+                    _ => front.block().map_or(0, |block| block.capacity()),
+                })
+            }
             _ => 0,
         }
     }

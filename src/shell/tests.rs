@@ -10,9 +10,8 @@ use std::{
 
 use super::Shared;
 use crate::{
-    OnFull, SpillBuffer, SpillError, SpillStats,
+    Builder, OnFull, SpillBuffer, SpillError, SpillStats,
     core::model::byte_at,
-    options::Builder,
     storage::sys::{
         Platform, System,
         faulty::{Faulty, Kind, Plan, Scripted},
@@ -23,7 +22,7 @@ const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
 fn buffer(builder: Builder, platform: impl Platform + 'static) -> (SpillBuffer, Arc<Shared>) {
-    let shared = Shared::on(&builder.check().unwrap(), Arc::new(platform));
+    let shared = Shared::on(&builder.settings().check().unwrap(), Arc::new(platform));
     (SpillBuffer::of(shared.clone()), shared)
 }
 

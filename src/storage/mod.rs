@@ -112,6 +112,7 @@ impl SpillFile {
     fn write_piece(&self, piece: SlotRun, payloads: &[&[u8]], trailers: &[Trailer]) -> Progress<io::Error> {
         let mut bufs: Vec<_> = payloads.iter().map(|payload| IoSlice::new(payload)).collect();
         // All payloads but the last fill their slots, so they lie end to end in the file.
+        debug_assert!(payloads.iter().rev().skip(1).all(|payload| payload.len() == self.geometry.block()));
         let (written, mut fault) = self.write_all(&mut bufs, self.geometry.payload(piece.first));
         let mut whole = 0;
         let mut end = 0;

@@ -1,0 +1,171 @@
+//! Imports point down only: this reads the sources and refuses a path that points up or out.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Each module of the crate, with what it may name. A path that is written out counts like an import.
+const LAYERS: &[(&str, &[&str])] = &[
+    // plain values
+    ("error", &[]),
+    ("stats", &[]),
+    ("slot", &[]),
+    ("block", &[]),
+    ("clock", &[]),
+    ("options", &["error", "slot"]),
+    ("threads", &["options"]),
+    // core and storage do not know each other
+    ("core", &["block", "error", "options", "slot", "stats"]),
+    ("storage", &["block", "error", "options", "slot"]),
+    ("pool", &["clock", "error", "options", "slot", "storage", "threads"]),
+    ("shell", &["block", "clock", "core", "error", "options", "pool", "stats", "storage", "threads"]),
+    // public handles
+    ("control", &["error", "shell", "stats"]),
+    ("writer", &["blocking", "control", "error", "shell", "sink", "stats"]),
+    ("reader", &["blocking", "control", "error", "shell", "stats", "stream"]),
+    ("sink", &["error", "writer"]),
+    ("stream", &["error", "reader"]),
+    ("blocking", &["control", "error", "reader", "shell", "stats", "writer"]),
+    ("buffer", &["builder", "control", "options", "reader", "shell", "stats", "writer"]),
+    ("builder", &["buffer", "error", "options"]),
+];
+
+/// What only some may name of the world outside.
+const OUTSIDE: &[(&str, &[&str])] = &[
+    ("tokio", &["writer", "reader", "sink", "buffer"]),
+    ("futures_core", &["stream"]),
+    ("futures_sink", &["sink"]),
+    ("rustix", &["storage"]),
+    ("tempfile", &["storage"]),
+    ("crc32c", &["storage"]),
+    ("std::fs", &["storage"]),
+    ("std::thread", &["threads", "clock", "blocking"]),
+    ("std::time", &["clock", "threads", "shell", "stats"]),
+    ("std::task", &["shell", "writer", "reader", "sink", "stream", "blocking", "buffer"]),
+    ("std::net", &[]),
+    ("std::env", &["storage", "pool"]),
+];
+
+#[test]
+fn imports_point_down_only() {
+    let mut wrong = Vec::new();
+    for (path, module) in sources() {
+        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("{}: a module that has no layer", path.display()));
+            continue;
+        };
+        let code = code_of(&path);
+        for named in named_after(&code, "crate::") {
+            // A name that begins with a capital is a re-export at the top: that points up as well.
+            let top = named.starts_with(char::is_uppercase);
+            if top || (named != module && !allowed.contains(&&*named)) {
+                wrong.push(format!("{}: {module} names {named}", path.display()));
+            }
+        }
+        for (outside, by) in OUTSIDE {
+            if !by.contains(&&*module) && names(&code, outside) {
+                wrong.push(format!("{}: {module} names {outside}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_core_knows_no_lock_no_clock_and_nothing_above_it() {
+    for (path, _) in sources().into_iter().filter(|(_, module)| module == "core") {
+        let code = code_of(&path);
+        for word in ["Mutex", "RwLock", "Condvar", "Atomic", "Instant", "Waker", "Context", "async ", "super::super"] {
+            assert!(!code.contains(word), "{} names {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn there_is_no_unsafe_code() {
+    for (path, _) in sources() {
+        assert!(!code_of(&path).contains("unsafe "), "{}", path.display());
+    }
+}
+
+#[test]
+fn this_test_would_see_what_it_refuses() {
+    let code = "use crate::{\n    block::Block,\n    core::{Core, a::B},\n};\nfn f() { crate::pool::Pool::new(); tokio::spawn(x) }";
+    assert_eq!(named_after(code, "crate::"), ["block", "core", "pool"].map(String::from).into());
+    assert!(names(code, "tokio") && !names("use notokio::x;", "tokio") && !names(code, "std::fs"));
+    assert!(names("use std::{\n    fmt,\n    fs::File,\n};", "std::fs"));
+}
+
+/// Every source file but tests and what only tests use, with the module of the crate that it is in.
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut found, mut folders) = (Vec::new(), vec![root.clone()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !["lib.rs", "tests.rs", "model.rs", "faulty.rs"].contains(&&*name) {
+                let first = path.strip_prefix(&root).unwrap().components().next().unwrap();
+                let module = first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_string();
+                found.push((path, module));
+            }
+        }
+    }
+    assert!(found.len() > 20);
+    found
+}
+
+/// The code of a file, without comments and without its unit tests.
+fn code_of(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    code.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// The first names behind `prefix`, also where they stand in braces.
+fn named_after(code: &str, prefix: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        if code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
+            continue;
+        }
+        let rest = &code[at + prefix.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            found.insert(name_at(rest));
+            continue;
+        };
+        let (mut depth, mut first) = (0, true);
+        for (i, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => first = true,
+                c if first && depth == 0 && !c.is_whitespace() => {
+                    found.insert(name_at(&group[i..]));
+                    first = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+fn name_at(code: &str) -> String {
+    code.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// Whether the code names this crate, or this module of std.
+fn names(code: &str, path: &str) -> bool {
+    match path.split_once("::") {
+        Some((krate, module)) => named_after(code, &format!("{krate}::")).contains(module),
+        None => code
+            .match_indices(&format!("{path}::"))
+            .any(|(at, _)| !code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')),
+    }
+}
