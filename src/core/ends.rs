@@ -14,8 +14,10 @@ enum WriterEnd {
 #[derive(Debug)]
 enum ReaderEnd {
     Open,
-    /// Dropped, cancelled, or met by data that cannot be read back.
+    /// Dropped or cancelled.
     Gone(SpillError),
+    /// Met by data that cannot be read back: at that offset, whatever comes behind it.
+    Fault(SpillError),
 }
 
 /// The first terminal event wins on each side.
@@ -42,7 +44,9 @@ impl Ends {
     /// Whether a byte may be accepted; else why not.
     pub(crate) fn check_write(&self) -> Result<(), SpillError> {
         match (&self.writer, &self.reader) {
-            (WriterEnd::Failed(error), _) | (WriterEnd::Open, ReaderEnd::Gone(error)) => Err(error.clone()),
+            (WriterEnd::Failed(error), _) | (WriterEnd::Open, ReaderEnd::Gone(error) | ReaderEnd::Fault(error)) => {
+                Err(error.clone())
+            }
             (WriterEnd::Finished, _) => Err(SpillError::Finished),
             (WriterEnd::Open, ReaderEnd::Open) => Ok(()),
         }
@@ -58,9 +62,12 @@ impl Ends {
 
     /// Whether the reader may go on; else why not.
     pub(crate) fn check_read(&self) -> Result<(), SpillError> {
-        match &self.reader {
-            ReaderEnd::Open => Ok(()),
-            ReaderEnd::Gone(error) => Err(error.clone()),
+        match (&self.reader, &self.writer) {
+            (ReaderEnd::Open, _) => Ok(()),
+            // That of the writer came first, or it would not have been taken.
+            (ReaderEnd::Gone(_), WriterEnd::Failed(error)) | (ReaderEnd::Gone(error) | ReaderEnd::Fault(error), _) => {
+                Err(error.clone())
+            }
         }
     }
 
@@ -97,7 +104,10 @@ impl Ends {
     pub(crate) fn end_reader(&mut self, error: SpillError) -> bool {
         let first = matches!(self.reader, ReaderEnd::Open);
         if first {
-            self.reader = ReaderEnd::Gone(error);
+            self.reader = match error {
+                SpillError::Storage { .. } | SpillError::Corrupt { .. } => ReaderEnd::Fault(error),
+                error => ReaderEnd::Gone(error),
+            };
         }
         first
     }
@@ -107,7 +117,7 @@ impl Ends {
     }
 
     pub(crate) fn reader_is_gone(&self) -> bool {
-        matches!(self.reader, ReaderEnd::Gone(_))
+        !matches!(self.reader, ReaderEnd::Open)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     Builder, OnFull, SpillBuffer, SpillError, SpillStats,
     core::model::byte_at,
     storage::sys::{
-        Platform, System,
+        Platform, RawFile, System,
         faulty::{Faulty, Kind, Plan, Scripted},
     },
 };
@@ -280,4 +280,215 @@ fn c13_a_memory_backed_directory_is_refused_with_its_name_and_file_system() {
 
     let allowed = small().temp_dir("/some/dir").allow_memory_backed_dir(true);
     all_is_well(0, &within("allowed", move || script(allowed, tmpfs())));
+}
+
+/// A generator that is the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    /// A few bytes, or many.
+    fn length(&mut self) -> usize {
+        let most = [100, 5_000, 40_000, 150_000][self.roll(4) as usize];
+        1 + self.roll(most) as usize
+    }
+}
+
+/// Two threads, every way in and every way out, in pieces of any size; how it ends is left to chance.
+fn two_threads(seed: u64, platform: impl Platform + 'static) {
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let memory = (64 << 10) + dice.roll(5) as usize * 7_777;
+    let (buffer, shared) = buffer(SpillBuffer::builder().memory_limit(memory), platform);
+    let (writer, reader) = buffer.into_split();
+    let (mut writer, mut reader) = (writer.into_blocking(), reader.into_blocking());
+    let control = reader.control();
+    let (total, ending, mut way) = (dice.roll(1 << 21), dice.roll(5), Dice(dice.0));
+    let producer = thread::spawn(move || {
+        let mut at = 0;
+        while at < total {
+            let len = way.length();
+            let bytes = stream(at, len);
+            if way.roll(4) == 0 {
+                writer.write_bytes(bytes.into()).unwrap();
+            } else {
+                writer.write_all(&bytes).unwrap();
+            }
+            at += len as u64;
+        }
+        match ending {
+            0 => writer.fail("as planned"),
+            1 => drop(writer),
+            _ => writer.finish().unwrap(),
+        }
+    });
+    let (mut at, mut held) = (0u64, Vec::new());
+    let mut buf = vec![0; 150_000];
+    let end = loop {
+        let len = dice.length();
+        let check = |at: u64, bytes: &[u8]| {
+            let wrong = bytes.iter().zip(at..).position(|(&byte, offset)| byte != byte_at(offset));
+            assert_eq!(wrong, None, "seed {seed}: a wrong byte behind {at}");
+        };
+        let n = match dice.roll(4) {
+            0 => match reader.next_chunk() {
+                Ok(Some(chunk)) => {
+                    check(at, &chunk);
+                    let n = chunk.len();
+                    held.push(chunk);
+                    n
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            },
+            1 => match std::io::BufRead::fill_buf(&mut reader) {
+                Ok([]) => break Ok(()),
+                Ok(bytes) => {
+                    let n = bytes.len().min(len);
+                    check(at, &bytes[..n]);
+                    std::io::BufRead::consume(&mut reader, n);
+                    n
+                }
+                Err(error) => break Err(SpillError::from_io(&error).unwrap().clone()),
+            },
+            _ => match reader.read(&mut buf[..len]) {
+                Ok(0) => break Ok(()),
+                Ok(n) => {
+                    check(at, &buf[..n]);
+                    n
+                }
+                Err(error) => break Err(SpillError::from_io(&error).unwrap().clone()),
+            },
+        };
+        at += n as u64;
+        if dice.roll(3) == 0 {
+            held.clear();
+        }
+        assert!(control.stats().memory_held <= memory as u64);
+    };
+    producer.join().unwrap();
+    let written = control.stats().written;
+    assert_eq!(at, written, "seed {seed}: every accepted byte comes before any end");
+    match ending {
+        0 => assert!(matches!(end, Err(SpillError::WriterFailed { .. }))),
+        1 => assert!(matches!(end, Err(SpillError::WriterDropped))),
+        _ => end.unwrap(),
+    }
+    held.clear();
+    drop(reader);
+    eventually("everything is given back", || {
+        let stats = shared.stats();
+        (stats.memory_held, stats.disk_held, stats.file_bytes) == (0, 0, 0)
+    });
+}
+
+#[test]
+fn c01_two_threads_at_random_over_storage_that_misses() {
+    for seed in 0..150 {
+        within(&format!("seed {seed}"), move || two_threads(seed, Scripted::default()));
+    }
+}
+
+#[test]
+fn c01_two_threads_at_random_over_the_real_file() {
+    for seed in 1000..1100 {
+        within(&format!("seed {seed}"), move || two_threads(seed, System));
+    }
+}
+
+#[test]
+fn c04_an_empty_buffer_takes_less_than_two_kib() {
+    let counts = 2 * size_of::<usize>();
+    let arcs = size_of::<Shared>() + size_of::<crate::pool::Pool>() + 2 * counts;
+    let handles = size_of::<SpillBuffer>();
+    assert!(arcs + handles <= 1536, "{arcs} + {handles}: what grows with use has the rest");
+    let (buffer, shared) = buffer(SpillBuffer::builder(), Scripted::default());
+    assert_eq!(buffer.stats(), SpillStats::default());
+    assert!(!shared.pool.has_file());
+}
+
+/// A disk whose writes wait until they are let go.
+#[derive(Debug)]
+struct Hung {
+    disk: Scripted,
+    gate: Arc<std::sync::RwLock<()>>,
+}
+
+#[derive(Debug)]
+struct HungFile {
+    file: Box<dyn RawFile>,
+    gate: Arc<std::sync::RwLock<()>>,
+}
+
+impl Platform for Hung {
+    fn create(&self, dir: &std::path::Path) -> std::io::Result<Box<dyn RawFile>> {
+        Ok(Box::new(HungFile { file: self.disk.create(dir)?, gate: self.gate.clone() }))
+    }
+
+    fn memory_backed(&self, path: &std::path::Path) -> std::io::Result<Option<&'static str>> {
+        self.disk.memory_backed(path)
+    }
+
+    fn file_size_limit(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl RawFile for HungFile {
+    fn write_at(&self, bufs: &[std::io::IoSlice<'_>], at: u64) -> std::io::Result<usize> {
+        let _let_go = self.gate.read().unwrap();
+        self.file.write_at(bufs, at)
+    }
+
+    fn read_at(&self, bufs: &mut [std::io::IoSliceMut<'_>], at: u64) -> std::io::Result<usize> {
+        self.file.read_at(bufs, at)
+    }
+
+    fn read_cached(&self, bufs: &mut [std::io::IoSliceMut<'_>], at: u64) -> std::io::Result<usize> {
+        self.file.read_cached(bufs, at)
+    }
+
+    fn punch(&self, at: u64, len: u64) -> std::io::Result<()> {
+        self.file.punch(at, len)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.file.set_len(len)
+    }
+}
+
+#[test]
+fn c11_a_hung_disk_holds_back_only_its_own_streams_and_never_a_drop() {
+    let gate = Arc::new(std::sync::RwLock::new(()));
+    let hang = gate.write().unwrap();
+    // More of them than a lane has threads.
+    let hung: Vec<_> = (0..6)
+        .map(|_| {
+            let platform = Hung { disk: Scripted::default(), gate: gate.clone() };
+            let (buffer, shared) = buffer(small().temp_dir("/hung"), platform);
+            let (writer, reader) = buffer.into_split();
+            let mut writer = writer.into_blocking();
+            writer.write_bytes(stream(0, 200_000).into()).unwrap();
+            (writer, reader, shared)
+        })
+        .collect();
+    eventually("they are at the disk", || hung.iter().all(|(_, _, shared)| shared.raw_lock().driving));
+
+    let outcome = within("another directory", || script(small().temp_dir("/fine"), Scripted::default()));
+    all_is_well(0, &outcome);
+    assert!(outcome.stats.spilled > 0);
+
+    let watched: Vec<_> = hung.iter().map(|(_, _, shared)| shared.clone()).collect();
+    // Instant: nothing of this waits for the disk, which hangs still.
+    within("drop", move || drop(hung));
+    assert!(watched.iter().all(|shared| shared.is_closed()));
+    drop(hang);
+    eventually("what was in flight is given back", || {
+        watched.iter().all(|shared| (shared.stats().memory_held, shared.stats().disk_held) == (0, 0))
+    });
 }

@@ -1,6 +1,6 @@
 //! What the contract tests share. Never sleeps to give something time: it waits for a wake-up, a
 //! signal or a condition, and a deadline turns a hang into a failure.
-#![allow(dead_code, reason = "each test crate uses its own part of this")]
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses its own part of this")]
 
 use std::{
     fs, io,

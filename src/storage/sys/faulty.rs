@@ -206,7 +206,7 @@ impl RawFile for ScriptedFile {
     }
 
     fn read_cached(&self, bufs: &mut [io::IoSliceMut<'_>], at: u64) -> io::Result<usize> {
-        if self.cached_reads.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        if self.cached_reads.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.read_at(bufs, at)
