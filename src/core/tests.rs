@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io;
 
 use super::{
-    Core, Front, WriteFault, Wrote,
+    Core, Front, Room, WriteFault, Wrote,
     model::{Fault, Model, Op},
 };
 use crate::{
@@ -194,4 +194,91 @@ fn c08_a_full_disk_is_tried_again_after_a_free_and_once_a_second() {
     core.tick(3_000_000_000);
     drop(core.settle(3_000_000_000));
     assert!(core.disk.retry_at().is_none(), "a slot came free");
+}
+
+#[test]
+fn c05_a_window_that_is_full_between_turns_is_not_spilled() {
+    let mut core = core();
+    for turn in 0..1000u64 {
+        // Whatever time the scheduler takes between a wake-up and its poll, up to the excuse.
+        let now = turn * 40_000_000;
+        while let Ok(Room::Bytes(room)) = core.room() {
+            core.append(&vec![7; room]);
+        }
+        core.park_writer();
+        drop(core.settle(now));
+        assert_eq!(core.stats().in_memory, 256, "it holds the whole window");
+        let late = now + 900_000;
+        if core.deadline().is_some_and(|at| at <= late) {
+            core.tick(late);
+            drop(core.settle(late));
+        }
+        assert!(core.wants_write().is_none(), "turn {turn}");
+        let (read, _) = read_all(&mut core);
+        assert_eq!(read, 256);
+        core.park_reader();
+        drop(core.settle(late));
+    }
+    assert_eq!(core.stats().spilled, 0);
+}
+
+#[test]
+fn c05_a_reader_that_was_woken_and_not_polled_is_excused_for_twenty_milliseconds() {
+    let mut core = core();
+    assert!(matches!(core.front(), Front::Wait));
+    core.park_reader();
+    drop(core.settle(0));
+    assert!(core.offer(&mut vec![7; 1000].into()).unwrap());
+    let wakes = core.settle(0);
+    assert!(wakes.reader);
+    assert_eq!(core.deadline(), Some(21_000_000));
+    core.tick(20_999_999);
+    drop(core.settle(20_999_999));
+    assert!(core.wants_write().is_none());
+    core.tick(21_000_000);
+    drop(core.settle(21_000_000));
+    assert!(core.wants_write().is_some());
+}
+
+#[test]
+fn c03_while_something_is_on_disk_the_writer_is_held_by_nobody() {
+    let mut core = core();
+    assert!(core.offer(&mut vec![7; 1000].into()).unwrap());
+    spilling(&mut core, 0);
+    for slot in 0..100 {
+        while core.offer(&mut vec![7; 64].into()).unwrap() {}
+        core.park_writer();
+        drop(core.settle(2_000_000));
+        assert_eq!(core.deadline(), None, "no grace");
+        let Some(want) = core.wants_write() else { panic!("nothing goes to disk, and the writer waits") };
+        let job = core.start_write(SlotRun::new(slot * 100, want));
+        let done = job.blocks.len();
+        core.wrote(job, Wrote { done, fault: None }, 2_000_000);
+        let wakes = core.settle(2_000_000);
+        assert!(wakes.writer || core.wants_write().is_some());
+    }
+}
+
+#[test]
+fn c04_bookkeeping_of_a_contiguous_backlog_is_one_entry() {
+    let mut core = core();
+    spill_contiguously(&mut core, 10_000);
+    assert!(core.stats().on_disk > 10_000 * 32);
+    assert!(core.ledger.len() < 10, "{} entries", core.ledger.len());
+}
+
+fn spill_contiguously(core: &mut Core, slots: u64) {
+    assert!(core.offer(&mut vec![7; 1000].into()).unwrap());
+    spilling(core, 0);
+    let mut slot = 0;
+    while slot < slots {
+        let _ = core.offer(&mut vec![7; 64].into()).unwrap();
+        drop(core.settle(2_000_000));
+        let Some(want) = core.wants_write() else { continue };
+        let job = core.start_write(SlotRun::new(slot, want));
+        let done = job.blocks.len();
+        slot += want;
+        core.wrote(job, Wrote { done, fault: None }, 2_000_000);
+        drop(core.settle(2_000_000));
+    }
 }

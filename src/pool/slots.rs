@@ -166,3 +166,99 @@ impl SlotMap {
         run
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::slot::TRAILER;
+
+    const BLOCK: usize = 4096;
+
+    fn map(max: u64) -> SlotMap {
+        SlotMap::new(Geometry::new(BLOCK), max)
+    }
+
+    #[test]
+    fn c06_the_lowest_warm_run_is_reused_first() {
+        let mut map = map(1000);
+        let runs: Vec<_> = (0..5).map(|_| map.grant(10).unwrap()).collect();
+        map.free(runs[3]);
+        map.free(runs[1]);
+        assert_eq!(map.grant(10), Some(runs[1]));
+        assert_eq!(map.grant(5), Some(SlotRun::new(30, 5)));
+        assert_eq!(map.grant(10), Some(SlotRun::new(50, 10)), "what fits, not what is left of a run");
+    }
+
+    #[test]
+    fn c06_every_slot_up_to_the_limit_is_granted_however_they_lie() {
+        let mut map = map(100);
+        while map.grant(7).is_some() {}
+        assert_eq!(map.live(), 100);
+        for slot in (0..100).step_by(2) {
+            map.free(SlotRun::one(slot));
+        }
+        let mut granted = 0;
+        while let Some(run) = map.grant(16) {
+            granted += run.count;
+        }
+        assert_eq!(granted, 50);
+    }
+
+    #[test]
+    fn c06_a_drained_file_is_given_back_with_its_trailers() {
+        let mut map = map(10_000);
+        for _ in 0..100 {
+            let _ = map.grant(50);
+        }
+        map.free(SlotRun::new(0, 5000));
+        let geometry = Geometry::new(BLOCK);
+        let mut given_back = BTreeSet::new();
+        while let Some(punch) = map.next_punch(0, 96) {
+            for (at, len) in map.ranges(&punch) {
+                given_back.extend((at / 4096..(at + len).div_ceil(4096)).collect::<Vec<_>>());
+            }
+            map.punched(punch, true);
+        }
+        let whole_groups = geometry.group_start(5000 / GROUP) / 4096;
+        assert!((0..whole_groups).all(|page| given_back.contains(&page)));
+        assert_eq!((map.warm(), map.live()), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn c06_nothing_live_is_ever_punched(ops in prop::collection::vec((0u8..4, 1u64..200, any::<bool>()), 1..120)) {
+            let geometry = Geometry::new(BLOCK);
+            let mut map = map(1500);
+            let mut live: Vec<SlotRun> = Vec::new();
+            let mut punch: Option<Punch> = None;
+            for (op, n, yes) in ops {
+                match op {
+                    0 | 1 => if let Some(run) = map.grant(n) {
+                        prop_assert!(run.end() <= 1500);
+                        let apart = |other: &SlotRun| run.end() <= other.first || other.end() <= run.first;
+                        prop_assert!(live.iter().all(apart), "granted twice");
+                        live.push(run);
+                    },
+                    2 if !live.is_empty() => map.free(live.swap_remove(n as usize % live.len())),
+                    _ => match punch.take() {
+                        Some(punch) => map.punched(punch, yes),
+                        None => punch = map.next_punch(n / 10, n),
+                    },
+                }
+                for (at, len) in punch.iter().flat_map(|punch| map.ranges(punch)) {
+                    for slot in live.iter().flat_map(|run| run.first..run.end()) {
+                        for (place, size) in [(geometry.payload(slot), BLOCK), (geometry.trailer(slot), TRAILER)] {
+                            prop_assert!(place + size as u64 <= at || at + len <= place, "slot {slot} is punched");
+                        }
+                    }
+                }
+                let count: u64 = live.iter().map(|run| run.count).sum();
+                prop_assert_eq!(count, map.live());
+            }
+        }
+    }
+}
