@@ -51,12 +51,20 @@ pub(crate) struct Pool {
 struct Disk {
     file: Option<Arc<SpillFile>>,
     slots: SlotMap,
-    upkeep: Upkeep,
+    upkeep: State,
 }
 
-/// Giving space back.
+/// Space should be given back.
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub(crate) enum Upkeep {
+    Now,
+    At(u64),
+}
+
+/// How far upkeep is.
 #[derive(Debug, Default)]
-struct Upkeep {
+struct State {
     /// In the lane's queue, or at work.
     queued: bool,
     /// A call by the clock is due at this time.
@@ -68,6 +76,17 @@ struct Upkeep {
     /// Close the file as soon as nothing in it is live.
     close: bool,
     cannot_punch: bool,
+}
+
+impl State {
+    fn later(&mut self, delay: u64) -> Option<Upkeep> {
+        let at = clock::now() + delay;
+        if self.armed.is_some_and(|armed| armed <= at) {
+            return None;
+        }
+        self.armed = Some(at);
+        Some(Upkeep::At(at))
+    }
 }
 
 /// What upkeep does next.
@@ -90,7 +109,7 @@ impl Pool {
             disk: Mutex::new(Disk {
                 file: None,
                 slots: SlotMap::new(geometry, options.slots),
-                upkeep: Upkeep::default(),
+                upkeep: State::default(),
             }),
             creating: Mutex::new(()),
             lane: OnceLock::new(),
@@ -137,31 +156,46 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes slots back whose bytes nobody needs any more.
-    pub(crate) fn free(&self, runs: impl Iterator<Item = SlotRun>) {
+    /// Takes slots back whose bytes nobody needs any more. What that asks for is to be handed to
+    /// [`see_to`](Self::see_to) once the caller's lock is released.
+    #[must_use]
+    pub(crate) fn free(&self, runs: impl Iterator<Item = SlotRun>) -> Option<Upkeep> {
         let mut disk = self.lock();
         for run in runs {
             disk.slots.free(run);
         }
         let warm = disk.slots.warm() * self.geometry.block() as u64;
-        if disk.slots.live() == 0 && disk.upkeep.quiet_since.is_none() {
+        let idle = disk.slots.live() == 0;
+        if idle && disk.upkeep.quiet_since.is_none() {
             disk.upkeep.quiet_since = Some(clock::now());
         }
-        if warm > RETAIN + STEP {
-            self.begin_upkeep(disk);
-        } else if warm > RETAIN || disk.slots.live() == 0 {
-            let delay = if warm > RETAIN { SETTLE } else { QUIET };
-            self.call_later(disk, delay);
+        match warm {
+            _ if warm > RETAIN + STEP => Some(Upkeep::Now).filter(|_| !disk.upkeep.queued),
+            _ if warm > RETAIN => disk.upkeep.later(SETTLE),
+            _ if idle => disk.upkeep.later(QUIET),
+            _ => None,
+        }
+    }
+
+    /// Has the file's space given back, now or later.
+    pub(crate) fn see_to(&self, upkeep: Upkeep) {
+        match upkeep {
+            Upkeep::Now => self.begin_upkeep(),
+            Upkeep::At(at) => {
+                let me: Weak<dyn Tick> = self.me.clone();
+                if clock::call_at(at, me).is_err() {
+                    self.lock().upkeep.armed = None;
+                }
+            }
         }
     }
 
     /// Nothing will be written any more: the file goes as soon as nothing in it is live.
     pub(crate) fn close(&self) {
         let mut disk = self.lock();
-        if disk.file.is_some() {
-            disk.upkeep.close = true;
-            self.begin_upkeep(disk);
-        }
+        disk.upkeep.close = disk.file.is_some();
+        drop(disk);
+        self.begin_upkeep();
     }
 
     /// Bytes that the file occupies, trailers included, by the count of slots.
@@ -173,29 +207,17 @@ impl Pool {
         disk.slots.occupied() * self.geometry.block() as u64 + disk.slots.high().div_ceil(GROUP) * PAGE
     }
 
-    fn begin_upkeep(&self, mut disk: MutexGuard<'_, Disk>) {
-        if disk.upkeep.queued {
+    fn begin_upkeep(&self) {
+        let Some(me) = self.me.upgrade() else { return };
+        let mut disk = self.lock();
+        if disk.upkeep.queued || disk.file.is_none() {
             return;
         }
-        let Some(me) = self.me.upgrade() else { return };
         disk.upkeep.queued = true;
         drop(disk);
         if self.submit(me).is_err() {
             // No thread can be started: the space waits for the next occasion, the file for its drop.
             self.lock().upkeep.queued = false;
-        }
-    }
-
-    fn call_later(&self, mut disk: MutexGuard<'_, Disk>, delay: u64) {
-        let at = clock::now() + delay;
-        if disk.upkeep.armed.is_some_and(|armed| armed <= at) {
-            return;
-        }
-        disk.upkeep.armed = Some(at);
-        drop(disk);
-        let me: Weak<dyn Tick> = self.me.clone();
-        if clock::call_at(at, me).is_err() {
-            self.lock().upkeep.armed = None;
         }
     }
 
@@ -213,7 +235,7 @@ impl Pool {
         if idle && (quiet || disk.upkeep.close || (over && disk.upkeep.cannot_punch)) {
             disk.file = None;
             disk.slots = SlotMap::new(self.geometry, self.max_slots);
-            disk.upkeep = Upkeep { armed: disk.upkeep.armed, ..Upkeep::default() };
+            disk.upkeep = State { armed: disk.upkeep.armed, ..State::default() };
             return Chore::Close(file);
         }
         let least = if disk.upkeep.fully { RETAIN } else { RETAIN + STEP };
@@ -226,10 +248,14 @@ impl Pool {
         }
         disk.upkeep.queued = false;
         disk.upkeep.fully = false;
-        if over && !disk.upkeep.cannot_punch {
-            self.call_later(guard, SETTLE);
-        } else if idle {
-            self.call_later(guard, QUIET);
+        let later = match () {
+            () if over && !disk.upkeep.cannot_punch => disk.upkeep.later(SETTLE),
+            () if idle => disk.upkeep.later(QUIET),
+            () => None,
+        };
+        drop(guard);
+        if let Some(later) = later {
+            self.see_to(later);
         }
         Chore::Nothing
     }
@@ -264,9 +290,8 @@ impl Tick for Pool {
         let mut disk = self.lock();
         disk.upkeep.armed = None;
         disk.upkeep.fully = true;
-        if disk.file.is_some() {
-            self.begin_upkeep(disk);
-        }
+        drop(disk);
+        self.begin_upkeep();
     }
 }
 

@@ -10,6 +10,7 @@ mod writing;
 use std::{
     fmt, mem,
     ops::{Deref, DerefMut},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -155,20 +156,22 @@ impl Shared {
     /// Ready when the reader has ended. `key` is where this caller is registered.
     pub(crate) fn poll_closed(&self, cx: &Context<'_>, key: &mut Option<u64>) -> Poll<()> {
         let mut state = self.raw_lock();
-        let state = &mut *state;
         if state.core.reader_is_gone() {
             return Poll::Ready(());
         }
         let waker = cx.waker().clone();
-        let own = key.and_then(|key| state.closed.iter_mut().find(|(of, _)| *of == key));
-        let _old = if let Some((_, registered)) = own {
-            Some(mem::replace(registered, waker))
+        let own = key.and_then(|key| state.closed.iter().position(|(of, _)| *of == key));
+        let old = if let Some(at) = own {
+            Some(mem::replace(&mut state.closed[at].1, waker))
         } else {
-            *key = Some(state.next_closed);
-            state.closed.push((state.next_closed, waker));
+            let new = state.next_closed;
+            *key = Some(new);
+            state.closed.push((new, waker));
             state.next_closed += 1;
             None
         };
+        drop(state);
+        drop(old);
         Poll::Pending
     }
 
@@ -272,9 +275,7 @@ impl Drop for Locked<'_> {
         let state = &mut *guard;
         let now = if state.core.needs_time() { clock::now() } else { 0 };
         let wakes = state.core.settle(now);
-        if state.core.has_freed() {
-            self.shared.pool.free(state.core.freed());
-        }
+        let upkeep = if state.core.has_freed() { self.shared.pool.free(state.core.freed()) } else { None };
         let reader = if wakes.reader { state.reader.take() } else { None };
         let writer = if wakes.writer { state.writer.take() } else { None };
         let closed = if wakes.closed { mem::take(&mut state.closed) } else { Vec::new() };
@@ -286,19 +287,25 @@ impl Drop for Locked<'_> {
         state.over |= over;
         drop(guard);
 
-        drop(wakes.trash);
-        for waker in [reader, writer].into_iter().flatten().chain(closed.into_iter().map(|(_, waker)| waker)) {
-            waker.wake();
-        }
         if let Some(at) = arm {
             self.shared.arm(at);
         }
         if drive {
             self.shared.start_driver();
         }
+        if let Some(upkeep) = upkeep {
+            self.shared.pool.see_to(upkeep);
+        }
         if over {
             self.shared.pool.close();
         }
+        // Last, and one by one: these run a user's code, and whatever it does the others are served.
+        // A panic has been told by its hook; here it must not end an I/O thread's turn.
+        let wakers = [reader, writer].into_iter().flatten().chain(closed.into_iter().map(|(_, waker)| waker));
+        for waker in wakers {
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(wakes.trash)));
     }
 }
 
