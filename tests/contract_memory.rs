@@ -116,9 +116,11 @@ fn c04_every_limit_from_64_kib_up_works_and_the_reader_always_gets_on() {
         let (end, outcome) = read_to_end(&mut reader, read);
         assert_eq!(end, at, "limit {limit}");
         outcome.unwrap();
+        // The last write to disk may still be on its way, overtaken by the reader.
+        eventually("drained", || reader.stats().memory_held == 0);
         let stats = reader.stats();
         identities(&stats, limit, None);
-        assert!(stats.spilled > 0 && stats.memory_held == 0, "limit {limit}: {stats:?}");
+        assert!(stats.spilled > 0, "limit {limit}: {stats:?}");
     }
 }
 

@@ -301,8 +301,8 @@ impl Drop for Locked<'_> {
         }
         // Last, and one by one: these run a user's code, and whatever it does the others are served.
         // A panic has been told by its hook; here it must not end an I/O thread's turn.
-        let wakers = [reader, writer].into_iter().flatten().chain(closed.into_iter().map(|(_, waker)| waker));
-        for waker in wakers {
+        let to_wake = [reader, writer].into_iter().flatten().chain(closed.into_iter().map(|(_, waker)| waker));
+        for waker in to_wake {
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
         let _ = catch_unwind(AssertUnwindSafe(|| drop(wakes.trash)));
