@@ -1,5 +1,6 @@
 //! The disk: its ceiling (C6), its faults (C8), privacy (C10), that it is one (C13), integrity (C14).
 #![allow(missing_docs, reason = "a test crate has no readers of its docs")]
+#![allow(clippy::items_after_statements, reason = "a helper of one test stands where it is used")]
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -499,7 +500,7 @@ fn c10_debug_of_a_handle_does_not_tell_its_bytes() {
     }
     block_on(writer.write_bytes(b"hunter2".repeat(10_000).into())).unwrap();
     for text in [format!("{writer:?}"), format!("{reader:?}"), format!("{:#?}", writer.control())] {
-        assert!(!text.contains("hunter2") && !text.contains("104, 117, 110"), "{:.300}", text);
+        assert!(!text.contains("hunter2") && !text.contains("104, 117, 110"), "{text:.300}");
         assert!(text.len() < 10_000, "{} bytes of it", text.len());
     }
 }

@@ -1,12 +1,13 @@
 //! How each side ends, and what that means for the other (C7).
 #![allow(missing_docs, reason = "a test crate has no readers of its docs")]
+#![allow(clippy::items_after_statements, reason = "a helper of one test stands where it is used")]
 
 mod support;
 
 use std::{
     error::Error,
     fmt, io,
-    pin::{Pin, pin},
+    pin::pin,
     task::{Context, Poll, Waker},
     thread,
 };
@@ -480,7 +481,9 @@ fn c07_a_stream_gives_an_error_once_then_none() {
 
 // ---- whoever waits is woken ----
 
-fn reader_ends() -> [(&'static str, fn(SpillReader)); 3] {
+type ReaderEnd = (&'static str, fn(SpillReader));
+
+fn reader_ends() -> [ReaderEnd; 3] {
     [
         ("drop", |reader| drop(reader)),
         ("cancel", |reader| {
@@ -736,7 +739,8 @@ fn c07_handles_are_send_sync_unpin_and_static() {
     spawnable(&writer.write_bytes("x".into()));
     spawnable(&reader.next_chunk());
     spawnable(&writer.closed());
-    let _ = Pin::new(&mut writer.closed());
+    fn unpin<T: Unpin>(_: &T) {}
+    unpin(&writer.closed());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The memory ceiling (C4) as the allocator sees it, whatever the figures say.
 #![allow(missing_docs, reason = "a test crate has no readers of its docs")]
+#![allow(clippy::items_after_statements, reason = "a helper of one test stands where it is used")]
 #![allow(unsafe_code, reason = "a global allocator that counts cannot be written without; it forwards to the system's")]
 
 mod support;
@@ -76,15 +77,15 @@ fn c04_a_buffer_that_holds_nothing_takes_2_kib_at_most() {
     drop(builder.clone().build().unwrap());
     let before = held();
     buffers.extend((0..MANY).map(|_| builder.clone().build().unwrap().into_split()));
-    let each = (held() - before) / MANY as isize;
+    let each = (held() - before) / MANY.cast_signed();
     assert!(each <= 2048, "{each} bytes for an unused buffer");
     // And it is not more when it has been used.
     for (writer, reader) in buffers.iter_mut().take(100) {
         write_pattern(writer, 0, 40_000);
         read_pattern(reader, 0, 40_000);
     }
-    let after = held() - before - MIB as isize;
-    assert!(after <= 2048 * MANY as isize, "{after} bytes for {MANY} buffers, and what is kept for reuse");
+    let after = held() - before - MIB.cast_signed();
+    assert!(after <= 2048 * MANY.cast_signed(), "{after} bytes for {MANY} buffers, and what is kept for reuse");
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn c04_bookkeeping_does_not_grow_with_a_contiguous_backlog() {
     assert!(reader.stats().on_disk > 250 << 20);
     // Blocks come and go whole, in use or kept for the next one; what is beside them is bookkeeping. A
     // quarter of a GiB: kept block by block it would be hundreds of KiB.
-    const BLOCK: isize = 16 * KIB as isize;
+    const BLOCK: isize = (16 * KIB).cast_signed();
     assert!(grown.abs() <= 5 * BLOCK, "{grown} bytes for 240 MiB more");
     let beside = (grown + BLOCK / 2).rem_euclid(BLOCK) - BLOCK / 2;
     assert!(beside.abs() <= 2048, "{beside} bytes beside whole blocks for 240 MiB more");

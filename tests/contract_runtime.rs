@@ -1,5 +1,6 @@
 //! Needs no runtime and never blocks one (C11); everything has a bound, and nothing panics (C12).
 #![allow(missing_docs, reason = "a test crate has no readers of its docs")]
+#![allow(clippy::items_after_statements, reason = "a helper of one test stands where it is used")]
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -158,7 +159,7 @@ fn c11_a_starved_blocking_pool_holds_nothing_up() {
         let (stuck, _nobody_reads) =
             SpillBuffer::builder().memory_limit(LIMIT).disk_limit(0).build().unwrap().into_split();
         let control = stuck.control();
-        let blocked = tokio::task::spawn_blocking(move || stuck.into_blocking().write_all(&[0; 1 << 20]));
+        let blocked = tokio::task::spawn_blocking(move || stuck.into_blocking().write_all(&vec![0; MIB]));
         while control.stats().written < LIMIT as u64 {
             tokio::task::yield_now().await;
         }
@@ -269,7 +270,8 @@ fn c11_an_always_ready_buffer_starves_no_other_task() {
         tokio::task::unconstrained(writer.write_all(pattern(0, n))).await.unwrap();
     }
     async fn take(reader: &mut spillbuffer::SpillReader) {
-        tokio::task::unconstrained(reader.read(&mut [0; 10])).await.unwrap();
+        let n = tokio::task::unconstrained(reader.read(&mut [0; 10])).await.unwrap();
+        assert_eq!(n, 10);
     }
     let busy: [(&str, Busy); 6] = [
         ("read", || {
@@ -277,7 +279,7 @@ fn c11_an_always_ready_buffer_starves_no_other_task() {
                 let (mut writer, mut reader) = full();
                 loop {
                     put(&mut writer, 10).await;
-                    reader.read(&mut [0; 10]).await.unwrap();
+                    assert_eq!(reader.read(&mut [0; 10]).await.unwrap(), 10);
                 }
             })
         }),
@@ -376,7 +378,9 @@ fn c12_threads_are_few_per_directory_however_many_buffers_there_are_and_go_when_
                     })
                 })
                 .collect();
-            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            for worker in workers {
+                worker.join().unwrap();
+            }
             let most = most.load(Ordering::SeqCst);
             assert!((1..=4).contains(&most), "{most} I/O threads for one directory");
             assert!(threads_named("spillbuffer-cloc") <= 1);
@@ -560,11 +564,8 @@ fn c12_a_waker_that_panics_or_comes_back_into_the_buffer_breaks_nothing() {
     let (mut writer, mut reader) = scratch.split(LIMIT);
     let waker = Waker::from(Arc::new(Panics));
     let mut at = 0;
-    loop {
-        match try_write(&mut writer, &mut Context::from_waker(&waker), pattern(at, 50_000)) {
-            Poll::Ready(n) => at += n.unwrap() as u64,
-            Poll::Pending => break,
-        }
+    while let Poll::Ready(n) = try_write(&mut writer, &mut Context::from_waker(&waker), pattern(at, 50_000)) {
+        at += n.unwrap() as u64;
     }
     eventually("it spills all the same", || reader.stats().spilled > 0);
     write_pattern(&mut writer, at, MIB);

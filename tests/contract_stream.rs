@@ -1,6 +1,7 @@
 //! The stream itself: bytes exact (C1), visible at once (C2), a writer that is not held up (C3),
 //! futures that may be dropped anywhere (C9).
 #![allow(missing_docs, reason = "a test crate has no readers of its docs")]
+#![allow(clippy::items_after_statements, reason = "a helper of one test stands where it is used")]
 
 mod support;
 
@@ -595,11 +596,8 @@ fn c03_at_the_disk_limit_the_writer_waits_and_reading_lets_it_on() {
     let mut cx = Context::from_waker(&waker);
     for _ in 0..50 {
         // To be woken, it must be waiting.
-        loop {
-            match try_write(&mut writer, &mut cx, pattern(at, 4096)) {
-                Poll::Ready(n) => at += n.unwrap() as u64,
-                Poll::Pending => break,
-            }
+        while let Poll::Ready(n) = try_write(&mut writer, &mut cx, pattern(at, 4096)) {
+            at += n.unwrap() as u64;
         }
         let before = counting.wakes();
         read_pattern(&mut reader, read, LIMIT);

@@ -267,7 +267,7 @@ fn c01_peer_a_close_that_races_with_reads_cuts_nothing_off() {
     producer.join().unwrap();
 }
 
-/// nginx, LANraragi 1286: a quota that counted what had passed, not what was there, cut long bodies off.
+/// nginx, `LANraragi` 1286: a quota that counted what had passed, not what was there, cut long bodies off.
 #[test]
 fn c06_peer_a_quota_is_of_what_is_there_not_of_what_has_passed() {
     let scratch = Scratch::new();
@@ -401,7 +401,7 @@ fn c03_peer_at_the_disk_limit_the_producer_is_paused_and_nothing_is_dropped() {
     producer.join().unwrap();
 }
 
-/// fluent-bit's chunkio: the file was mapped, and its cutting short or a full disk was a SIGBUS.
+/// The chunkio of fluent-bit: the file was mapped, and its cutting short or a full disk was a SIGBUS.
 #[test]
 fn c08_peer_the_file_is_not_mapped() {
     let scratch = Scratch::new();
