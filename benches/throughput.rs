@@ -4,6 +4,9 @@
 //! `cargo bench` prints medians of interleaved rounds; the ratios are what to look at, for the
 //! machine's own speed drifts. `ROUNDS` and `MIB` in the environment change the amount.
 
+// Speeds are printed, not compared to the last digit.
+#![allow(clippy::cast_precision_loss)]
+
 use std::{
     env, fs,
     hint::black_box,

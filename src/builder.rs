@@ -1,14 +1,17 @@
 //! The options of a buffer, as a user sets them. Never does I/O.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     buffer::SpillBuffer,
     error::SpillError,
     options::{OnFull, Settings},
+    pool::Pool,
+    shell::Shared,
 };
 
-/// Options of a [`SpillBuffer`]; made by [`SpillBuffer::builder`].
+/// Options of a [`SpillBuffer`]; made by [`SpillBuffer::builder`], or for a buffer of a pool by
+/// [`PoolHandle::builder`](crate::PoolHandle::builder).
 ///
 /// # Example
 ///
@@ -27,11 +30,18 @@ use crate::{
 #[must_use]
 pub struct Builder {
     settings: Settings,
+    /// None for a buffer that stands alone.
+    pool: Option<Arc<Pool>>,
 }
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        Self { settings: Settings::default() }
+        Self { settings: Settings::default(), pool: None }
+    }
+
+    /// Of a buffer of this pool.
+    pub(crate) fn of(pool: Arc<Pool>, defaults: Settings) -> Self {
+        Self { settings: defaults, pool: Some(pool) }
     }
 
     /// How much memory the buffer's blocks may take, in bytes: 64 KiB or more, 1 MiB by default.
@@ -88,7 +98,9 @@ impl Builder {
     ///
     /// [`SpillError::Config`] names an option whose value cannot be used, and the value.
     pub fn build(self) -> Result<SpillBuffer, SpillError> {
-        Ok(SpillBuffer::with(&self.settings.check()?))
+        let Some(pool) = self.pool else { return Ok(SpillBuffer::with(&self.settings.check()?)) };
+        let options = self.settings.check_within(&pool.limits())?;
+        Ok(SpillBuffer::of(Shared::of(pool, &options)))
     }
 
     #[cfg(test)]

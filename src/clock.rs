@@ -73,10 +73,12 @@ fn run() {
             Some(at) if at <= now => {
                 let due = calls.queue.pop();
                 drop(calls);
-                if let Some(target) = due.and_then(|Reverse(call)| call.target.upgrade()) {
-                    // It may wake a task, and a waker is a user's code.
-                    let _ = catch_unwind(AssertUnwindSafe(|| target.tick(now)));
-                }
+                // It may be the last drop of a buffer, and so of a user's error.
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    if let Some(target) = due.and_then(|Reverse(call)| call.target.upgrade()) {
+                        target.tick(now);
+                    }
+                }));
                 calls = CLOCK.lock();
                 continue;
             }

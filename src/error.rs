@@ -33,6 +33,8 @@ pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
 /// | [`MemoryBackedDir`](Self::MemoryBackedDir), [`NoDiskBackedDir`](Self::NoDiskBackedDir) | `Unsupported` |
 /// | [`Config`](Self::Config) | `InvalidInput` |
 ///
+/// `Interrupted` and `WouldBlock` become `Other`: they ask to try again, and a failure is final.
+///
 /// # Example
 ///
 /// ```
@@ -160,7 +162,7 @@ impl SpillError {
             Self::ReaderDropped | Self::Finished => io::ErrorKind::BrokenPipe,
             Self::WriterFailed { cause } => kind_of(&**cause).unwrap_or(io::ErrorKind::Other),
             Self::Cancelled { cause } => kind_of(&**cause).unwrap_or(io::ErrorKind::BrokenPipe),
-            Self::DiskLimit { source: Some(source), .. } | Self::Storage { source, .. } => source.kind(),
+            Self::DiskLimit { source: Some(source), .. } | Self::Storage { source, .. } => terminal(source.kind()),
             Self::DiskLimit { source: None, .. } => io::ErrorKind::QuotaExceeded,
             Self::Corrupt { .. } => io::ErrorKind::InvalidData,
             Self::MemoryBackedDir { .. } | Self::NoDiskBackedDir { .. } => io::ErrorKind::Unsupported,
@@ -194,8 +196,16 @@ impl SpillError {
 fn kind_of(cause: &(dyn Error + Send + Sync + 'static)) -> Option<io::ErrorKind> {
     cause
         .downcast_ref::<io::Error>()
-        .map(io::Error::kind)
+        .map(|error| terminal(error.kind()))
         .or_else(|| cause.downcast_ref::<SpillError>().map(SpillError::kind))
+}
+
+/// A failure that repeats is not to be tried again, as readers and writers everywhere do on these kinds, for ever.
+fn terminal(kind: io::ErrorKind) -> io::ErrorKind {
+    match kind {
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => io::ErrorKind::Other,
+        kind => kind,
+    }
 }
 
 fn raw_of(cause: &(dyn Error + Send + Sync + 'static)) -> Option<i32> {
@@ -304,6 +314,16 @@ mod tests {
         let found = SpillError::from_io(&io).expect("the SpillError is inside");
         let deep = found.source().expect("cause").downcast_ref::<Deep>().expect("its own type");
         assert_eq!(deep.source().unwrap().downcast_ref::<io::Error>().unwrap().raw_os_error(), Some(104));
+    }
+
+    /// `read_to_end` and its like try again on `Interrupted`; with an error that repeats they did so for ever.
+    #[test]
+    fn c07_a_failure_never_asks_to_be_tried_again() {
+        for kind in [io::ErrorKind::Interrupted, io::ErrorKind::WouldBlock] {
+            let error = SpillError::writer_failed(io::Error::from(kind));
+            assert_eq!(io::Error::from(error.clone()).kind(), io::ErrorKind::Other);
+            assert_eq!(error.source().unwrap().downcast_ref::<io::Error>().unwrap().kind(), kind);
+        }
     }
 
     #[test]

@@ -18,9 +18,9 @@ pub enum OnFull {
     /// It waits until the reader has made room: the buffer is then an ordinary bounded pipe.
     #[default]
     Wait,
-    /// It fails with [`SpillError::DiskLimit`], after the same short grace in which a reader that
-    /// keeps up makes room (about a millisecond). The reader gets every accepted byte, then that
-    /// error.
+    /// It fails with [`SpillError::DiskLimit`], once the short grace is over in which a reader that
+    /// keeps up makes room (about a millisecond, from when the window was first full). The reader
+    /// gets every accepted byte, then that error.
     Fail,
 }
 
@@ -40,7 +40,7 @@ impl Default for Settings {
             memory_limit: DEFAULT_MEMORY,
             disk_limit: None,
             on_full: OnFull::Wait,
-            place: Place { dir: None, allow_memory_backed: false },
+            place: Place::default(),
             verify: true,
         }
     }
@@ -73,8 +73,56 @@ impl Settings {
             );
         }
         Ok(Options {
-            limits: Limits { memory: self.memory_limit, block, disk: self.disk_limit, on_full: self.on_full },
-            slots,
+            limits: Limits { memory: self.memory_limit, block, disk: self.disk_limit, slots, on_full: self.on_full },
+            place: self.place,
+            verify: self.verify,
+        })
+    }
+
+    /// What a pool's settings mean for each of its buffers.
+    pub(crate) fn for_members(self) -> Self {
+        let memory_limit = self.memory_limit.min(DEFAULT_MEMORY);
+        Self { memory_limit, disk_limit: None, place: Place::default(), ..self }
+    }
+
+    /// Checks the settings of a pool's buffer against the pool's own.
+    pub(crate) fn check_within(self, pool: &Limits) -> Result<Options, SpillError> {
+        let refuse = |option, problem| Err(SpillError::Config { option, problem });
+        let least = MIN_MEMORY.max(4 * pool.block);
+        if self.memory_limit < least || self.memory_limit > pool.memory {
+            let problem = format!(
+                "of {} bytes does not fit the pool: {least} is the least, {} the pool's",
+                self.memory_limit, pool.memory
+            );
+            return refuse("memory_limit", problem);
+        }
+        if self.place.dir.is_some() {
+            return refuse("temp_dir", "is the pool's to choose".into());
+        }
+        if self.place.allow_memory_backed {
+            return refuse("allow_memory_backed_dir", "is the pool's to choose".into());
+        }
+        let slots = match self.disk_limit {
+            None => pool.slots,
+            Some(bytes) => slot::slots_within(bytes, pool.block),
+        };
+        if let Some(bytes) = self.disk_limit {
+            let least = slot::least_file(pool.block);
+            if bytes > 0 && (slots == 0 || slots > pool.slots) {
+                let most = pool.disk.unwrap_or(u64::MAX);
+                let problem =
+                    format!("of {bytes} bytes does not fit the pool: {least} is the least, {most} the pool's");
+                return refuse("disk_limit", problem);
+            }
+        }
+        Ok(Options {
+            limits: Limits {
+                memory: self.memory_limit,
+                block: pool.block,
+                disk: self.disk_limit.or(pool.disk),
+                slots,
+                on_full: self.on_full,
+            },
             place: self.place,
             verify: self.verify,
         })
@@ -96,8 +144,6 @@ fn block_size(memory: usize, disk: Option<u64>) -> usize {
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) limits: Limits,
-    /// How many slots the file may have.
-    pub(crate) slots: u64,
     pub(crate) place: Place,
     pub(crate) verify: bool,
 }
@@ -109,13 +155,15 @@ pub(crate) struct Limits {
     pub(crate) memory: usize,
     /// Bytes of one block, and of one slot's payload.
     pub(crate) block: usize,
-    /// The `disk_limit` as the user gave it, for errors; `Some(0)` never spills.
+    /// The `disk_limit` as the user gave it, for errors.
     pub(crate) disk: Option<u64>,
+    /// How many slots that is; none never spills.
+    pub(crate) slots: u64,
     pub(crate) on_full: OnFull,
 }
 
 /// Where temp files are made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) dir: Option<PathBuf>,
     pub(crate) allow_memory_backed: bool,

@@ -177,6 +177,6 @@ impl Target for ReadBuf<'_> {
 impl Drop for SpillReader {
     fn drop(&mut self) {
         self.drop_view();
-        self.shared.end_reader(SpillError::ReaderDropped);
+        self.shared.drop_reader();
     }
 }

@@ -101,17 +101,15 @@ impl Lane {
         loop {
             if let Some(work) = state.queue.pop_front() {
                 drop(state);
-                // A waker is a user's code: should it panic, the thread goes on.
-                let again = catch_unwind(AssertUnwindSafe(|| Arc::clone(&work).work())).unwrap_or(false);
+                // It may be the last drop of a buffer, and so of a user's error: should that panic, the thread
+                // goes on.
+                let turn = AssertUnwindSafe(|| {
+                    let again = Arc::clone(&work).work();
+                    if again { Some(work) } else { None }
+                });
+                let again = catch_unwind(turn).unwrap_or(None);
                 state = self.lock();
-                if again {
-                    state.queue.push_back(work);
-                } else {
-                    // Dropping it may be the last drop of a buffer.
-                    drop(state);
-                    drop(work);
-                    state = self.lock();
-                }
+                state.queue.extend(again);
                 continue;
             }
             state.idle += 1;

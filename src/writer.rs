@@ -194,7 +194,7 @@ impl AsyncWrite for SpillWriter {
 
 impl Drop for SpillWriter {
     fn drop(&mut self) {
-        self.shared.fail(SpillError::WriterDropped);
+        self.shared.drop_writer();
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -49,7 +49,7 @@ fn c06_neither_the_figures_nor_the_file_ever_pass_the_disk_limit() {
         let mut highest = 0;
         for _ in 0..cycles {
             // Up to the brim, then a random part of it away, again and again.
-            let (full, error) = fill_quickly(&mut writer, at);
+            let (full, error) = fill_quickly(&mut writer, at, disk);
             assert!(error.is_none(), "{error:?}");
             at = full;
             let goal = read + random.below((at - read) as usize + 1) as u64;
@@ -63,7 +63,10 @@ fn c06_neither_the_figures_nor_the_file_ever_pass_the_disk_limit() {
                 let stats = reader.stats();
                 identities(&stats, memory, Some(disk));
                 let allocated = scratch.allocated();
-                assert!(allocated <= disk, "st_blocks say {allocated}, the limit {disk}: {stats:?}");
+                // The file system counts the map of a file's pieces as the file's (ext4: a page for up to 340,
+                // once there are more than four). What the limit is about is in `file_bytes`.
+                let map = 4096 * (1 + disk / (8 << 20)) * u64::from(disk > 1 << 20);
+                assert!(allocated <= disk + map, "st_blocks say {allocated}, the limit {disk}: {stats:?}");
                 highest = highest.max(allocated);
             }
         }
@@ -72,9 +75,8 @@ fn c06_neither_the_figures_nor_the_file_ever_pass_the_disk_limit() {
     }
 }
 
-/// Writes until a write is pending although it was woken for nothing in a few milliseconds. It need not
-/// be full then; it has been at the limit often enough.
-fn fill_quickly(writer: &mut SpillWriter, mut at: u64) -> (u64, Option<io::Error>) {
+/// Writes until a write is pending, most of the disk's limit is used, and nothing wakes it for a few milliseconds.
+fn fill_quickly(writer: &mut SpillWriter, mut at: u64, disk: u64) -> (u64, Option<io::Error>) {
     let counting = Counting::new();
     let waker = counting.waker();
     loop {
@@ -83,6 +85,9 @@ fn fill_quickly(writer: &mut SpillWriter, mut at: u64) -> (u64, Option<io::Error
             Poll::Ready(Ok(n)) => at += n as u64,
             Poll::Ready(Err(error)) => return (at, Some(error)),
             Poll::Pending if holds_within(Duration::from_millis(5), || counting.wakes() > before) => {}
+            Poll::Pending if writer.stats().disk_held < disk / 2 => {
+                assert!(holds_within(Duration::from_secs(20), || counting.wakes() > before), "it hangs below its limit");
+            }
             Poll::Pending => return (at, None),
         }
     }
@@ -470,13 +475,12 @@ fn c10_sigkill_leaves_nothing_behind() {
         let (mut writer, _reader) = SpillBuffer::builder().temp_dir(dir).build().unwrap().into_split();
         write_pattern(&mut writer, 0, total);
         println!("child: on disk {}", writer.stats().on_disk);
-        // It ends by being killed, and in any case when the parent is gone.
-        loop {
-            std::thread::park_timeout(HANG);
-        }
+        // It ends by being killed; should the parent be gone instead, there is no more to read.
+        let _ = io::stdin().read_line(&mut String::new());
+        return;
     }
     let scratch = Scratch::new();
-    let mut process = child(NAME).env(DIR, scratch.path()).spawn().unwrap();
+    let mut process = child(NAME).env(DIR, scratch.path()).stdin(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let on_disk = comes_back(move || {
         lines.find_map(|line| {

@@ -507,10 +507,11 @@ fn c07_a_parked_writer_is_woken_by_each_end_of_the_reader_from_another_thread() 
             assert!(error.is_none() && at >= LIMIT as u64);
             let counting = Counting::new();
             let waker = counting.waker();
+            let mut before = counting.wakes();
             while let Poll::Ready(n) = try_write(&mut writer, &mut Context::from_waker(&waker), &[0; 1000]) {
                 n.unwrap();
+                before = counting.wakes();
             }
-            let before = counting.wakes();
             let other = thread::spawn(move || end(reader));
             counting.wait_beyond(before);
             other.join().unwrap();

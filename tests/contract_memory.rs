@@ -191,7 +191,8 @@ fn c04_collecting_every_chunk_of_a_long_stream_never_hangs() {
         }
         assert!(reader.stats().lent > 0, "some of it was lent");
         drop(chunks);
-        assert_eq!((reader.stats().lent, reader.stats().memory_held), (0, 0));
+        assert_eq!(reader.stats().lent, 0);
+        eventually("nothing is held", || reader.stats().memory_held == 0);
     }
 }
 
@@ -503,7 +504,8 @@ async fn consume(mut reader: SpillReader, total: usize, piece: usize) {
     assert_eq!(at, total as u64);
 }
 
-const TRAFFIC: [(usize, usize); 2] = [(24 * MIB, 64 * KIB), (4 * MIB, 512)];
+/// Bytes in all and a piece: many windows full, so that one that went to disk for no reason is met.
+const TRAFFIC: [(usize, usize); 2] = [(64 * MIB, 64 * KIB), (12 * MIB, 512)];
 
 #[test]
 fn c05_a_reader_that_keeps_up_in_the_same_task_causes_no_disk_io() {
@@ -553,11 +555,13 @@ fn c05_a_full_window_holds_the_writer_before_anything_is_written_to_disk() {
             while let Poll::Ready(n) = try_write(&mut writer, &mut cx, pattern(at, 64 * KIB)) {
                 at += n.unwrap() as u64;
             }
-            assert_eq!(at - read, MIB as u64, "it holds the whole window");
+            assert!(at - read >= MIB as u64, "it holds the whole window");
             let Poll::Ready(n) = try_read(&mut reader, &mut cx, &mut buf) else { panic!("nothing to read") };
             verify(read, &buf[..n.unwrap()]);
             read = reader.stats().read;
         }
+        // Should it have spilled after all, the rest is there still.
+        read_pattern(&mut reader, read, (at - read) as usize);
     });
 }
 

@@ -91,25 +91,25 @@ impl Ends {
         }
     }
 
-    /// The writer's side fails; `false` where an earlier end of either side stands.
-    pub(crate) fn fail_writer(&mut self, error: SpillError) -> bool {
-        let first = self.check_write().is_ok();
-        if first {
-            self.writer = WriterEnd::Failed(error);
+    /// The writer's side fails; the error comes back where an earlier end of either side stands.
+    pub(crate) fn fail_writer(&mut self, error: SpillError) -> Result<(), SpillError> {
+        if self.check_write().is_err() {
+            return Err(error);
         }
-        first
+        self.writer = WriterEnd::Failed(error);
+        Ok(())
     }
 
-    /// The reader's side ends; `false` where it had ended before.
-    pub(crate) fn end_reader(&mut self, error: SpillError) -> bool {
-        let first = matches!(self.reader, ReaderEnd::Open);
-        if first {
-            self.reader = match error {
-                SpillError::Storage { .. } | SpillError::Corrupt { .. } => ReaderEnd::Fault(error),
-                error => ReaderEnd::Gone(error),
-            };
+    /// The reader's side ends; the error comes back where it had ended before.
+    pub(crate) fn end_reader(&mut self, error: SpillError) -> Result<(), SpillError> {
+        if !matches!(self.reader, ReaderEnd::Open) {
+            return Err(error);
         }
-        first
+        self.reader = match error {
+            SpillError::Storage { .. } | SpillError::Corrupt { .. } => ReaderEnd::Fault(error),
+            error => ReaderEnd::Gone(error),
+        };
+        Ok(())
     }
 
     pub(crate) fn writer_is_open(&self) -> bool {
@@ -128,13 +128,13 @@ mod tests {
     #[test]
     fn c07_the_first_terminal_event_wins() {
         let mut ends = Ends::new();
-        assert!(ends.fail_writer(SpillError::writer_failed("one")));
-        assert!(!ends.fail_writer(SpillError::writer_failed("two")));
+        ends.fail_writer(SpillError::writer_failed("one")).unwrap();
+        ends.fail_writer(SpillError::writer_failed("two")).unwrap_err();
         assert!(matches!(ends.finish(), Err(SpillError::WriterFailed { cause }) if cause.to_string() == "one"));
 
         let mut ends = Ends::new();
         ends.finish().unwrap();
-        assert!(!ends.fail_writer(SpillError::WriterDropped));
+        ends.fail_writer(SpillError::WriterDropped).unwrap_err();
         assert!(matches!(ends.outcome(), Outcome::Finished));
         ends.finish().unwrap();
     }
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn c07_the_readers_end_is_told_by_every_call_of_the_writer() {
         let mut ends = Ends::new();
-        assert!(ends.end_reader(SpillError::ReaderDropped));
+        ends.end_reader(SpillError::ReaderDropped).unwrap();
         for _ in 0..2 {
             assert!(matches!(ends.check_write(), Err(SpillError::ReaderDropped)));
             assert!(matches!(ends.check_flush(), Err(SpillError::ReaderDropped)));

@@ -24,6 +24,8 @@ pub(crate) struct Grace {
     /// What is left of [`EXCUSE`] for the present wake-up.
     excuse: u64,
     held: bool,
+    /// When the present hold began.
+    held_since: u64,
 }
 
 impl Grace {
@@ -35,6 +37,7 @@ impl Grace {
     pub(crate) fn hold(&mut self, now: u64) {
         self.reckon(now);
         self.held = true;
+        self.held_since = now;
     }
 
     /// There is room again, or nobody waits for it.
@@ -65,9 +68,14 @@ impl Grace {
         self.debt >= PATIENCE
     }
 
-    /// When patience will end if nothing happens until then.
-    pub(crate) fn deadline(&self) -> Option<u64> {
-        self.held.then(|| self.since + self.excuse + PATIENCE.saturating_sub(self.debt))
+    /// When to look again whether patience has ended: not later than it would if the reader were polled now.
+    pub(crate) fn next_look(&self) -> Option<u64> {
+        self.held.then(|| self.since + PATIENCE.saturating_sub(self.debt).max(1))
+    }
+
+    /// Whether the present hold has lasted for this long; no longer than that is the writer held once there is any room.
+    pub(crate) fn held_for(&self, nanos: u64, now: u64) -> bool {
+        self.held && now >= self.held_since.saturating_add(nanos)
     }
 
     /// While nobody is held the time makes no difference here, and asking for it costs.
@@ -98,7 +106,7 @@ mod tests {
     fn c05_a_writer_is_held_for_a_millisecond_then_no_more() {
         let mut grace = Grace::default();
         grace.hold(5_000);
-        assert_eq!(grace.deadline(), Some(5_000 + PATIENCE));
+        assert_eq!(grace.next_look(), Some(5_000 + PATIENCE));
         assert!(!grace.is_over(5_000 + PATIENCE - 1));
         assert!(grace.is_over(5_000 + PATIENCE));
     }

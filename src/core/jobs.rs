@@ -7,7 +7,7 @@ use super::{
     Core,
     ledger::{Entry, Place},
 };
-use crate::{block::Block, error::SpillError, slot::SlotRun};
+use crate::{block::Block, error::SpillError, lender::Purpose, slot::SlotRun};
 
 /// The most blocks that one write or read moves: 1 MiB of the largest. Larger calls gain nothing,
 /// and the writer waits for the first block of a batch until its last is written.
@@ -18,6 +18,9 @@ const READ_BATCH: usize = 4;
 
 /// A full disk is tried again after this many nanoseconds, if no slot came free before.
 const RETRY: u64 = 1_000_000_000;
+
+/// Giving slots back to the file system takes about this many nanoseconds.
+const BUSY: u64 = 2_000_000;
 
 /// The disk as this buffer sees it.
 #[derive(Debug, Default)]
@@ -44,6 +47,8 @@ pub(super) struct Disk {
 struct Blocked {
     source: Option<Arc<io::Error>>,
     retry_at: Option<u64>,
+    /// Slots are being given back to the file system, and will be there again.
+    busy: bool,
 }
 
 /// Blocks to be written to adjacent slots.
@@ -86,6 +91,19 @@ impl Disk {
         self.blocked.as_ref()?.retry_at
     }
 
+    /// Only a free slot will do: nobody can tell the time.
+    pub(super) fn never_retry(&mut self) {
+        if let Some(blocked) = &mut self.blocked {
+            blocked.retry_at = None;
+            blocked.busy = false;
+        }
+    }
+
+    /// Whether there would be slots but for what is being given back just now.
+    pub(super) fn is_busy(&self) -> bool {
+        self.blocked.as_ref().is_some_and(|blocked| blocked.busy)
+    }
+
     pub(super) fn blocked_by(&self) -> Option<Arc<io::Error>> {
         self.blocked.as_ref()?.source.clone()
     }
@@ -94,13 +112,19 @@ impl Disk {
 impl Core {
     /// How many slots are wanted for the next write, if there is to be one.
     pub(crate) fn wants_write(&self) -> Option<u64> {
-        Some(self.to_write()?.1 as u64)
+        let most = self.limits.slots - self.disk.slots;
+        Some((self.to_write()?.1 as u64).min(most)).filter(|&n| n > 0)
     }
 
     /// The pool has no slot.
     pub(crate) fn no_slots(&mut self) {
-        self.disk.blocked = Some(Blocked { source: None, retry_at: None });
+        self.disk.blocked = Some(Blocked { source: None, retry_at: None, busy: false });
         self.notes.writable = true;
+    }
+
+    /// The pool has no slot, but will have some in a moment.
+    pub(crate) fn slots_busy(&mut self, now: u64) {
+        self.disk.blocked = Some(Blocked { source: None, retry_at: Some(now + BUSY), busy: true });
     }
 
     /// Slots came free, or it is time to try again.
@@ -111,9 +135,9 @@ impl Core {
     /// Begins to write as many blocks as there are slots in `run`, which
     /// [`wants_write`](Self::wants_write) asked for. [`wrote`](Self::wrote) must follow.
     pub(crate) fn start_write(&mut self, run: SlotRun) -> WriteJob {
+        let first = self.to_write().map_or(self.ledger.len(), |(first, _)| first);
         self.disk.slots += run.count;
         let mut job = WriteJob { run, blocks: Vec::with_capacity(run.count as usize) };
-        let Some((first, _)) = self.to_write() else { return job };
         for (i, slot) in (run.first..run.end()).enumerate() {
             let Some(entry) = self.ledger.get_mut(first + i) else { break };
             let Place::Memory(block) = &entry.place else { break };
@@ -174,12 +198,12 @@ impl Core {
         self.notes.writable = true;
         match fault {
             WriteFault::Full(source) => {
-                self.disk.blocked = Some(Blocked { source: Some(source), retry_at: Some(now + RETRY) });
+                self.disk.blocked = Some(Blocked { source: Some(source), retry_at: Some(now + RETRY), busy: false });
             }
             WriteFault::Broken(error) => {
                 self.disk.broken = true;
                 // After `finish` this changes nothing: memory still has everything.
-                self.fail(error);
+                let _ = self.fail(error);
             }
         }
     }
@@ -198,13 +222,26 @@ impl Core {
         Some((free / block / 2).clamp(1, READ_BATCH).min(run.count as usize))
     }
 
-    /// Begins to read what [`wants_read`](Self::wants_read) said. [`did_read`](Self::did_read) must follow.
+    /// Begins to read what [`wants_read`](Self::wants_read) said, or as much of it as the lender has
+    /// memory for. [`did_read`](Self::did_read) must follow.
     pub(crate) fn start_read(&mut self) -> Option<ReadJob> {
-        let n = self.wants_read()?;
+        let wanted = self.wants_read()?;
         let Some(&Entry { start, len, place: Place::Disk(run) }) = self.ledger.front() else { return None };
         let block = self.limits.block as u64;
-        let taken = len.min(n as u64 * block);
-        let head = SlotRun::new(run.first, n as u64);
+        let mut blocks = Vec::with_capacity(wanted);
+        let mut taken = 0;
+        while blocks.len() < wanted {
+            let size = self.limits.block.min(self.memory.free());
+            let Some(mut memory) = self.memory.take(size, Purpose::Read) else { break };
+            let part = block.min(len - taken);
+            memory.receive(part as usize);
+            taken += part;
+            blocks.push(memory);
+        }
+        if blocks.is_empty() {
+            return None;
+        }
+        let head = SlotRun::new(run.first, blocks.len() as u64);
         let reading = Entry { start, len: taken, place: Place::Reading(head) };
         let rest = (run.count > head.count).then(|| Entry {
             start: start + taken,
@@ -212,14 +249,6 @@ impl Core {
             place: Place::Disk(SlotRun::new(head.end(), run.count - head.count)),
         });
         self.ledger.replace(0, [Some(reading), rest].into_iter().flatten());
-        let blocks = (0..n as u64)
-            .map(|i| {
-                let len = block.min(taken - i * block) as usize;
-                let mut memory = self.memory.take(self.limits.block.min(self.memory.free()));
-                memory.receive(len);
-                memory
-            })
-            .collect();
         Some(ReadJob { start, run: head, blocks })
     }
 
@@ -270,6 +299,27 @@ impl Core {
         self.note_peaks();
     }
 
+    /// Others need the memory of a buffer whose reader stands still: what is on disk too leaves memory
+    /// now, the rest is written. Says whether there is any; a reader that has moved since the last time is
+    /// let off.
+    pub(crate) fn squeeze(&mut self) -> bool {
+        if std::mem::take(&mut self.moved) || self.memory.held() == self.memory.lent() {
+            return false;
+        }
+        self.squeezed = true;
+        self.seal_tail();
+        for at in (0..self.ledger.len()).rev() {
+            if let Some(Entry { place: Place::Ahead { block, slot }, .. }) = self.ledger.get(at)
+                && Arc::strong_count(block) == 1
+            {
+                let slot = *slot;
+                self.moved_to_disk(at, slot);
+                self.ledger.join(at.saturating_sub(1), at + 1, self.limits.block as u64);
+            }
+        }
+        true
+    }
+
     /// The writer takes back memory that was filled by reading ahead. The bytes are still in their
     /// slots, so this costs no I/O. Only when nothing on its way to disk will free any.
     pub(super) fn take_back_ahead(&mut self) -> bool {
@@ -301,7 +351,7 @@ impl Core {
     }
 
     pub(super) fn disk_takes_more(&self) -> bool {
-        self.limits.disk != Some(0) && self.disk.blocked.is_none() && !self.disk.broken
+        self.disk.slots < self.limits.slots && self.disk.blocked.is_none() && !self.disk.broken
     }
 
     /// Slots whose bytes are no longer needed: room on disk, so a full one is worth another try.
@@ -331,19 +381,24 @@ impl Core {
     /// much as a write, so nothing is written while half of the memory is free.
     fn to_write(&self) -> Option<(usize, usize)> {
         let waited_for = self.ends.writer_is_open() || !self.item.is_empty();
-        if !self.disk.spilling || !waited_for || !self.disk_takes_more() || self.discarded {
+        let wanted = self.squeezed || (self.disk.spilling && waited_for);
+        if !wanted || !self.disk_takes_more() || self.discarded {
             return None;
         }
         let window = self.limits.memory - self.memory.lent();
         let free = self.memory.free();
-        if free >= window / 2 && free >= self.reserved() + self.limits.block {
+        let tight = self.squeezed || self.memory.is_tight();
+        if !tight && free >= window / 2 && free >= self.reserved() + self.limits.block {
             return None;
         }
         let blocks = window / self.limits.block;
         let batch = (blocks / 2).clamp(1, BATCH);
         let found = self.adjacent_in_memory(blocks / 4, batch);
-        // Where that leaves nothing, all but the block that the reader is at may go.
-        found.or_else(|| self.adjacent_in_memory(1, batch))
+        // Where that leaves nothing, all but the block that the reader is at may go; and that too where
+        // others need it.
+        found
+            .or_else(|| self.adjacent_in_memory(1, batch))
+            .or_else(|| if tight { self.adjacent_in_memory(0, batch) } else { None })
     }
 
     /// The last run of entries that only memory has, beyond the first `keep` entries: at most `batch`
@@ -361,13 +416,16 @@ impl Core {
 
     /// What was in memory is on disk, and leaves memory; unless the reader is at it.
     fn moved_to_disk(&mut self, at: usize, slot: u64) {
+        let tight = self.squeezed || self.memory.is_tight();
         let Some(entry) = self.ledger.get_mut(at) else { return };
         let old = std::mem::replace(&mut entry.place, Place::Disk(SlotRun::one(slot)));
         let (Place::Writing { block, .. } | Place::Ahead { block, .. } | Place::Memory(block)) = old else {
             entry.place = old;
             return;
         };
-        if at == 0 {
+        // Held here and by the job that wrote it, and by nobody who looks at it.
+        let unseen = Arc::strong_count(&block) <= 2;
+        if at == 0 && !(tight && unseen) {
             entry.place = Place::Ahead { block, slot };
             return;
         }

@@ -1,41 +1,77 @@
-//! How much block memory a buffer holds, against its limit.
-//! Never lets it pass the limit, and never knows what is in a block.
+//! How much block memory a buffer holds, against its limit and its lender's.
+//! Never lets it pass either, and never knows what is in a block.
 
-use crate::block::Block;
+use std::sync::Arc;
+
+use crate::{
+    block::Block,
+    lender::{Lender, Purpose},
+};
 
 #[derive(Debug)]
 pub(crate) struct Memory {
     limit: usize,
+    /// None for a buffer that stands alone: its limit is all there is.
+    lender: Option<Arc<dyn Lender>>,
     held: usize,
     lent: usize,
     peak: usize,
 }
 
 impl Memory {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, held: 0, lent: 0, peak: 0 }
+    pub(crate) fn new(limit: usize, lender: Option<Arc<dyn Lender>>) -> Self {
+        Self { limit, lender, held: 0, lent: 0, peak: 0 }
     }
 
-    pub(crate) fn take(&mut self, size: usize) -> Block {
+    /// `None` where the lender has none.
+    pub(crate) fn take(&mut self, size: usize, purpose: Purpose) -> Option<Block> {
+        debug_assert!(size <= self.free());
+        if !self.lender.as_ref().is_none_or(|lender| lender.take(size, purpose)) {
+            return None;
+        }
         self.held += size;
         self.peak = self.peak.max(self.held);
-        debug_assert!(self.held <= self.limit);
-        Block::allocate(size)
+        Some(Block::allocate(size))
     }
 
-    pub(crate) fn release(&mut self, block: Block) {
-        self.held -= block.capacity();
-        drop(block);
+    pub(crate) fn can_take(&self, size: usize, purpose: Purpose) -> bool {
+        size <= self.free() && self.lender.as_ref().is_none_or(|lender| lender.can_take(size, purpose))
+    }
+
+    pub(crate) fn release(&mut self, size: usize) {
+        self.held -= size;
+        if let Some(lender) = &self.lender {
+            lender.give(size);
+        }
+    }
+
+    pub(crate) fn may_lend(&self, size: usize) -> bool {
+        self.lent + size <= self.limit / 2 && self.lender.as_ref().is_none_or(|lender| lender.may_lend(size))
     }
 
     pub(crate) fn lend(&mut self, size: usize) {
         self.lent += size;
+        if let Some(lender) = &self.lender {
+            lender.lend(size);
+        }
     }
 
     pub(crate) fn unlend(&mut self, size: usize) {
         self.lent -= size;
+        if let Some(lender) = &self.lender {
+            lender.unlend(size);
+        }
     }
 
+    pub(crate) fn is_borrowed(&self) -> bool {
+        self.lender.is_some()
+    }
+
+    pub(crate) fn is_tight(&self) -> bool {
+        self.lender.as_ref().is_some_and(|lender| lender.is_tight())
+    }
+
+    /// What is left of the buffer's own limit.
     pub(crate) fn free(&self) -> usize {
         self.limit - self.held
     }

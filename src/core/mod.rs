@@ -31,6 +31,7 @@ use self::{
 use crate::{
     block::Block,
     error::SpillError,
+    lender::{Lender, Purpose},
     options::Limits,
     slot::{SlotRun, TRAILER},
     stats::SpillStats,
@@ -51,12 +52,18 @@ pub(crate) struct Core {
     disk: Disk,
     ends: Ends,
     grace: Grace,
+    /// Others need its memory: what can go to disk goes there, until the reader moves.
+    squeezed: bool,
+    /// The reader has moved since the last look.
+    moved: bool,
     /// The backlog was given up: by `abort`, by the reader's end, by data that cannot be read back.
     discarded: bool,
     parked: Parked,
     notes: Notes,
     peaks: Peaks,
     trash: Option<Bytes>,
+    /// Blocks of a backlog that was given up.
+    dropped: Vec<Block>,
 }
 
 /// How far each side has come, in bytes of the stream.
@@ -123,6 +130,14 @@ pub(crate) struct Wakes {
     pub(crate) writer: bool,
     /// Those who wait for the reader's end.
     pub(crate) closed: bool,
+    /// Memory may have gone back to the lender.
+    pub(crate) gave: bool,
+    /// Memory that only the lender can give is waited for.
+    pub(crate) lacks: Option<Purpose>,
+    /// More of the item has room: [`Core::absorb_more`], which takes a while, under a lock of its own.
+    pub(crate) more: bool,
+    /// Memory that was given up at once: freeing it takes a while.
+    pub(crate) blocks: Vec<Block>,
     /// A user's `Bytes`: dropping it may run a user's code.
     pub(crate) trash: Option<Bytes>,
 }
@@ -154,46 +169,50 @@ pub(crate) enum Front {
     Failed(SpillError),
 }
 impl Core {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, lender: Option<Arc<dyn Lender>>) -> Self {
         Self {
             limits,
             cursor: Cursor::default(),
             ledger: Ledger::default(),
             tail: Tail::None,
             item: Bytes::new(),
-            memory: Memory::new(limits.memory),
+            memory: Memory::new(limits.memory, lender),
             disk: Disk::default(),
             ends: Ends::new(),
             grace: Grace::default(),
+            squeezed: false,
+            moved: false,
             discarded: false,
             parked: Parked::default(),
             notes: Notes::default(),
             peaks: Peaks::default(),
             trash: None,
+            dropped: Vec::new(),
         }
     }
 
-    /// The writer's side fails: every accepted byte, then the error.
-    pub(crate) fn fail(&mut self, error: SpillError) {
-        if self.ends.fail_writer(error) {
-            self.notes.visible = true;
-            self.notes.writable = true;
-        }
+    /// The writer's side fails: every accepted byte, then the error. It comes back where an earlier end
+    /// stands, to be dropped without the lock: it may be a user's.
+    pub(crate) fn fail(&mut self, error: SpillError) -> Result<(), SpillError> {
+        self.ends.fail_writer(error)?;
+        self.notes.visible = true;
+        self.notes.writable = true;
+        Ok(())
     }
 
     /// The writer's side fails and takes its backlog with it.
-    pub(crate) fn abort(&mut self, error: SpillError) {
-        if self.ends.fail_writer(error) {
-            self.discard();
-        }
+    pub(crate) fn abort(&mut self, error: SpillError) -> Result<(), SpillError> {
+        self.ends.fail_writer(error)?;
+        self.discard();
+        Ok(())
     }
 
     /// The reader's side ends.
-    pub(crate) fn end_reader(&mut self, error: SpillError) {
-        if self.ends.end_reader(error) {
-            self.notes.reader_gone = true;
-            self.discard();
-        }
+    pub(crate) fn end_reader(&mut self, error: SpillError) -> Result<(), SpillError> {
+        self.ends.end_reader(error)?;
+        self.notes.reader_gone = true;
+        self.discard();
+        Ok(())
     }
 
     pub(crate) fn reader_is_gone(&self) -> bool {
@@ -240,8 +259,11 @@ impl Core {
     }
 
     pub(super) fn release(&mut self, block: Block) {
-        self.memory.release(block);
+        self.memory.release(block.capacity());
         self.notes.writable = true;
+        if self.discarded {
+            self.dropped.push(block);
+        }
     }
 
     pub(super) fn drop_entry(&mut self, entry: Entry) {

@@ -100,7 +100,7 @@ fn bytes_at(offset: u64, len: usize) -> Vec<u8> {
 impl Model {
     pub(crate) fn new(limits: Limits, slots: u64) -> Self {
         Self {
-            core: Core::new(limits),
+            core: Core::new(limits, None),
             limits,
             now: 1,
             slots: (0..slots).collect(),
@@ -175,8 +175,10 @@ impl Model {
     }
 
     fn settle(&mut self) {
-        let wakes = self.core.settle(self.now);
-        drop(wakes);
+        let mut more = self.core.settle(self.now).more;
+        while more {
+            more = self.core.absorb_more() | self.core.settle(self.now).more;
+        }
         for run in self.core.freed().collect::<Vec<_>>() {
             for slot in run.first..run.end() {
                 assert!(!self.slots.contains(&slot), "slot {slot} is freed twice");
@@ -277,8 +279,8 @@ impl Model {
         assert!(self.core.check_flush().is_err() && self.core.finish().is_err() && self.core.room().is_err());
     }
 
-    fn end_writer(&mut self, how: &'static str, end: impl FnOnce(&mut Core, SpillError)) {
-        end(&mut self.core, SpillError::writer_failed(how));
+    fn end_writer(&mut self, how: &'static str, end: impl FnOnce(&mut Core, SpillError) -> Result<(), SpillError>) {
+        let _ = end(&mut self.core, SpillError::writer_failed(how));
         self.writer_end = self.writer_end.or(Some(how));
     }
 
@@ -404,7 +406,7 @@ impl Model {
     }
 
     fn end_reader(&mut self, how: &'static str, error: SpillError) {
-        self.core.end_reader(error);
+        let _ = self.core.end_reader(error);
         self.reader_end = self.reader_end.or(Some(how));
     }
 

@@ -8,7 +8,7 @@ use super::{
     ends::Outcome,
     ledger::{Entry, Place},
 };
-use crate::{block::Block, error::SpillError};
+use crate::{block::Block, error::SpillError, lender::Purpose};
 
 impl Core {
     /// Where the next byte is.
@@ -19,7 +19,7 @@ impl Core {
         if let Front::Failed(error) = &front {
             // Data that cannot be read back ends the reader; after any other failure this says nothing new.
             if matches!(self.ledger.front(), Some(Entry { place: Place::Bad(_), .. })) {
-                self.end_reader(error.clone());
+                let _ = self.end_reader(error.clone());
             }
         }
         front
@@ -37,7 +37,7 @@ impl Core {
                 Place::Memory(block) | Place::Writing { block, .. } | Place::Ahead { block, .. } => {
                     Front::Block { block: Arc::clone(block), at: (self.cursor.read - entry.start) as usize }
                 }
-                Place::Disk(_) if self.wants_read().is_some() => Front::Disk,
+                Place::Disk(_) if self.wants_read().is_some() && !self.reader_lacks_memory() => Front::Disk,
                 Place::Disk(_) | Place::Reading(_) => Front::Wait,
                 Place::Bad(error) => Front::Failed(SpillError::clone(error)),
             };
@@ -64,6 +64,8 @@ impl Core {
     /// Counts `n` bytes at the front as read and frees what nobody needs any more.
     pub(crate) fn consume(&mut self, n: usize) {
         self.cursor.read += n as u64;
+        self.moved = true;
+        self.squeezed = false;
         if self.discarded {
             return;
         }
@@ -72,12 +74,12 @@ impl Core {
             // Even if that freed no memory: what is kept for the reader depends on what is next.
             self.notes.writable = true;
         }
-        self.consume_tail();
         if !self.item.is_empty() {
             let waiting_from = self.cursor.written - self.item.len() as u64;
             let n = self.cursor.read.saturating_sub(waiting_from) as usize;
             self.advance_item(n);
         }
+        self.consume_tail();
         if self.at_most_half_full() {
             self.grace.forgive();
             // Lending frees no memory, but it may be what the writer was held for.
@@ -103,7 +105,7 @@ impl Core {
     /// half the limit is lent, few bytes do not pin a block, and while something is on disk
     /// a block stays for it.
     pub(crate) fn may_lend(&self, block: &Block, n: usize) -> bool {
-        self.memory.lent() + block.capacity() <= self.limits.memory / 2
+        self.memory.may_lend(block.capacity())
             && n >= block.capacity() / 4
             && self.memory.free() >= self.reserved_behind(self.ledger.get(1))
     }
@@ -133,27 +135,25 @@ impl Core {
     /// A tail that was read to its end starts afresh: small writes that are read at once stay in the
     /// same few cache lines. An empty buffer keeps no block.
     pub(super) fn consume_tail(&mut self) {
-        let (all_read, more) = match &self.tail {
-            Tail::Filling(fill) => (self.unread_in(fill) == 0 && fill.block.len() > 0, !self.item.is_empty()),
-            _ => return,
-        };
-        if !all_read {
-            return;
-        }
-        if more {
-            if let Tail::Filling(fill) = &mut self.tail {
+        match std::mem::take(&mut self.tail) {
+            Tail::Filling(mut fill) if self.unread_in(&fill) == 0 && !self.item.is_empty() => {
                 fill.block.clear();
-                fill.start = self.cursor.read;
+                fill.start = self.cursor.written - self.item.len() as u64;
+                self.tail = Tail::Filling(fill);
+                self.notes.writable = true;
             }
-            self.notes.writable = true;
-        } else if let Tail::Filling(fill) = std::mem::take(&mut self.tail) {
-            self.release(fill.block);
+            Tail::Filling(fill) if self.unread_in(&fill) == 0 => self.release(fill.block),
+            other => self.tail = other,
         }
     }
 
     pub(super) fn reader_waits_for_memory(&self) -> bool {
-        self.parked.reader
-            && matches!(self.ledger.front(), Some(Entry { place: Place::Disk(_), .. }))
-            && self.wants_read().is_some()
+        self.parked.reader && self.wants_read().is_some() && !self.reader_lacks_memory()
+    }
+
+    /// Whether only the lender keeps the reader from the disk.
+    pub(super) fn reader_lacks_memory(&self) -> bool {
+        let size = self.limits.block.min(self.memory.free());
+        self.wants_read().is_some() && !self.memory.can_take(size, Purpose::Read)
     }
 }

@@ -2,6 +2,7 @@
 //! Never forgets one who is parked.
 
 use super::{Core, Wakes};
+use crate::lender::Purpose;
 
 impl Core {
     pub(crate) fn park_reader(&mut self) {
@@ -21,15 +22,24 @@ impl Core {
         }
     }
 
+    /// The lender has memory again.
+    pub(crate) fn memory_came(&mut self) {
+        self.notes.writable = true;
+    }
+
     /// Nobody can tell the time: what would wait for it happens now.
     pub(crate) fn no_clock(&mut self) {
         self.disk.spilling |= self.grace.is_held();
+        self.disk.never_retry();
         self.notes.writable = true;
     }
 
     /// When to call [`tick`](Self::tick), if nothing happens until then.
+    ///
+    /// It may be earlier than needed, so that it does not move forward as the reader is woken and polled:
+    /// one call in a millisecond is enough for a buffer, however often it is full.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        let grace = if self.disk.spilling { None } else { self.grace.deadline() };
+        let grace = if self.disk.spilling { None } else { self.grace.next_look() };
         [grace, self.disk.retry_at()].into_iter().flatten().min()
     }
 
@@ -37,7 +47,9 @@ impl Core {
     pub(crate) fn needs_time(&self) -> bool {
         let notes = &self.notes;
         let held = self.grace.is_held();
-        self.is_to_be_held() || (held && (notes.reader_polled || notes.visible || notes.writable || notes.ticked))
+        let waits = self.parked.writer || !self.item.is_empty();
+        (waits && !held && !self.disk.spilling)
+            || (held && (notes.reader_polled || notes.visible || notes.writable || notes.ticked))
     }
 
     /// What follows from all that has happened since the last time: to be called before the lock is
@@ -54,10 +66,13 @@ impl Core {
         if (newly_held || notes.ticked) && self.grace.is_held() && self.grace.is_over(now) {
             self.disk.spilling = true;
         }
-        // During the grace the writer is let on when half of the window is free, not at each block:
-        // a reader that keeps up gets there in no time, and both go their way in long strides.
-        let resumes = (notes.writable || notes.ticked || newly_held)
-            && (!self.grace.is_held() || self.disk.spilling || self.at_most_half_full());
+        // During the grace the writer is let on when half of the window is free, not at each block: a reader
+        // that keeps up gets there in no time, and both go their way in long strides. One that does not,
+        // at five bytes a nanosecond, must not set the pace: then any room will do.
+        let stride = self.limits.memory as u64 / 10;
+        let lets_on =
+            !self.grace.is_held() || self.disk.spilling || self.at_most_half_full() || self.grace.held_for(stride, now);
+        let resumes = (notes.writable || notes.ticked || newly_held) && lets_on;
         if resumes {
             self.absorb();
             self.notes.writable = false;
@@ -66,10 +81,16 @@ impl Core {
             Ok(()) => resumes && (self.has_room() || self.must_refuse()),
             Err(_) => notes.writable || notes.visible,
         };
-        let writer = goes_on && std::mem::take(&mut self.parked.writer);
+        let mut writer = goes_on && std::mem::take(&mut self.parked.writer);
         let waits = !self.item.is_empty() || (self.parked.writer && self.ends.writer_is_open());
         if self.grace.is_held() && !waits {
             self.grace.release(now);
+        }
+        if self.is_to_be_held() {
+            // What has just been absorbed took the room there was.
+            self.grace.hold(now);
+            self.disk.spilling = self.grace.is_over(now);
+            writer |= self.must_refuse() && std::mem::take(&mut self.parked.writer);
         }
         let visible = notes.visible || (notes.writable && self.reader_waits_for_memory());
         let reader = visible && std::mem::take(&mut self.parked.reader);
@@ -77,12 +98,36 @@ impl Core {
             self.grace.reader_woken(now);
         }
         self.invariants();
-        Wakes { reader, writer, closed: notes.reader_gone, trash: self.trash.take() }
+        let more = (lets_on || !self.grace.is_held()) && self.item_has_room();
+        let lacks = self.lacks(lets_on);
+        Wakes {
+            reader,
+            writer,
+            closed: notes.reader_gone,
+            gave: notes.writable,
+            more,
+            lacks,
+            trash: self.trash.take(),
+            blocks: std::mem::take(&mut self.dropped),
+        }
+    }
+
+    /// What is waited for that only the lender can give. It is not asked again whether it has some: it may have by now,
+    /// and then whoever waits is served at once; but who is not registered is not served at all.
+    fn lacks(&self, lets_on: bool) -> Option<Purpose> {
+        if !self.memory.is_borrowed() {
+            return None;
+        }
+        if self.parked.reader && self.wants_read().is_some() {
+            return Some(Purpose::Read);
+        }
+        (lets_on && self.writer_wants_block()).then(|| self.purpose())
     }
 
     /// Whether somebody waits for room, and the time for which he does does not count yet.
     pub(super) fn is_to_be_held(&self) -> bool {
-        (self.parked.writer || !self.item.is_empty()) && !self.disk.spilling && !self.grace.is_held()
+        let waits = self.parked.writer || !self.item.is_empty();
+        waits && !self.disk.spilling && !self.grace.is_held() && !self.item_has_room()
     }
 
     /// Whether the window is half empty; an item that waits to get into it does not count.

@@ -7,7 +7,7 @@ use super::{
     Core, Fill, Room, Tail,
     ledger::{Entry, Place},
 };
-use crate::{block::Block, error::SpillError, options::OnFull};
+use crate::{block::Block, error::SpillError, lender::Purpose, options::OnFull};
 
 impl Core {
     /// Whether a byte can be taken, having taken a block for it if one is needed.
@@ -110,16 +110,37 @@ impl Core {
         Ok(())
     }
 
-    /// Moves what fits of the item into blocks.
+    /// Moves of the item what fits into blocks; a block's worth at most, for this runs under the lock.
     pub(super) fn absorb(&mut self) {
-        while !self.item.is_empty() {
+        let mut most = self.limits.block;
+        while most > 0 && !self.item.is_empty() {
             let Some(_) = self.tail_room() else { break };
             let Tail::Filling(fill) = &mut self.tail else { break };
-            let taken = fill.block.append(&self.item);
+            let taken = fill.block.append(&self.item[..most.min(self.item.len())]);
+            most -= taken;
             self.advance_item(taken);
             self.seal_if_full();
         }
         self.note_peaks();
+    }
+
+    /// Goes on with what [`Wakes::more`](super::Wakes::more) asked for; says whether there is more to do.
+    pub(crate) fn absorb_more(&mut self) -> bool {
+        if self.item_has_room() {
+            self.notes.accepted = true;
+            self.absorb();
+        }
+        self.item_has_room()
+    }
+
+    /// Whether more of the item could go into blocks now.
+    pub(super) fn item_has_room(&self) -> bool {
+        !self.item.is_empty()
+            && match &self.tail {
+                Tail::Filling(_) => true,
+                Tail::Out { .. } => false,
+                Tail::None => self.next_block().is_some_and(|size| self.memory.can_take(size, self.purpose())),
+            }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -127,7 +148,7 @@ impl Core {
             && match &self.tail {
                 Tail::Filling(_) => true,
                 Tail::Out { .. } => false,
-                Tail::None => self.next_block().is_some(),
+                Tail::None => self.next_block().is_some_and(|size| self.memory.can_take(size, self.purpose())),
             }
     }
 
@@ -136,6 +157,7 @@ impl Core {
             && self.disk.spilling
             && self.disk.writing == 0
             && !self.disk_takes_more()
+            && !self.disk.is_busy()
             && self.ends.writer_is_open()
             && !self.has_room()
     }
@@ -147,7 +169,8 @@ impl Core {
             offset: self.cursor.written,
             source: self.disk.blocked_by(),
         };
-        self.fail(error.clone());
+        // Never refused: the writer was open.
+        let _ = self.fail(error.clone());
         error
     }
 
@@ -172,16 +195,30 @@ impl Core {
             Tail::Out { .. } => return None,
             Tail::None => {}
         }
-        let mut size = self.next_block();
-        if size.is_none() && self.take_back_ahead() {
-            size = self.next_block();
-        }
-        let size = size?;
-        let block = self.memory.take(size);
+        let block = match self.take_block() {
+            Some(block) => block,
+            None if self.take_back_ahead() => self.take_block()?,
+            None => return None,
+        };
         let room = block.room();
         let start = self.cursor.written - self.item.len() as u64;
         self.tail = Tail::Filling(Fill { start, block });
         Some(room)
+    }
+
+    fn take_block(&mut self) -> Option<Block> {
+        let size = self.next_block()?;
+        self.memory.take(size, self.purpose())
+    }
+
+    pub(super) fn purpose(&self) -> Purpose {
+        if self.backlog() <= self.item.len() as u64 { Purpose::HandOver } else { Purpose::Write }
+    }
+
+    /// Whether somebody waits for a block that the buffer's own limit allows.
+    pub(super) fn writer_wants_block(&self) -> bool {
+        let waits = (self.parked.writer && self.ends.writer_is_open()) || !self.item.is_empty();
+        waits && matches!(self.tail, Tail::None) && self.next_block().is_some()
     }
 
     /// The size of the block that the writer may have now.

@@ -1,119 +1,159 @@
-//! What buffers share: one temp file, its slots, the threads that serve it.
-//! Never touches a buffer, so that its lock may be taken under theirs.
+//! What buffers share: memory, one temp file and its slots, the threads that serve it.
+//! Never touches a buffer while it is locked, and its locks may be taken under a buffer's.
 
+mod budget;
 mod extents;
+mod members;
 mod slots;
+mod upkeep;
 
 use std::{
+    collections::VecDeque,
     io,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
-use self::slots::{Punch, SlotMap};
+pub(crate) use self::{
+    budget::{Budget, LEAST_BLOCKS},
+    members::{Member, Totals},
+    upkeep::Upkeep,
+};
+use self::{members::Members, slots::SlotMap, upkeep::State};
 use crate::{
-    clock::{self, Tick},
+    clock,
     error::SpillError,
-    options::{Options, Place},
-    slot::{GROUP, Geometry, PAGE, SlotRun},
-    storage::{Codec, SpillFile, sys::Platform},
+    lender::{Lender, Purpose},
+    options::{Limits, Options, Place},
+    slot::{GROUP, Geometry, PAGE, SlotRun, TRAILER},
+    storage::{SpillFile, sys::Platform},
     threads::{Lane, Work},
 };
 
 /// What a stand-alone buffer's file keeps for reuse, in bytes.
-const RETAIN: u64 = 2 << 20;
+const RETAIN_ALONE: u64 = 2 << 20;
 
-/// Above that, pages are given back in steps of this many bytes: a step of 4 MiB or more costs 30 ms
-/// a GiB, smaller ones cost more.
-const STEP: u64 = 4 << 20;
+/// What may newly be taken of a file system before its free space is asked for again, in bytes.
+const SPACE_STEP: u64 = 64 << 20;
 
-/// What is below a step is given back after this time, in nanoseconds.
-const SETTLE: u64 = 40_000_000;
-
-/// A file with nothing in it is closed after this time, in nanoseconds.
-const QUIET: u64 = 1_000_000_000;
-
-/// One temp file and its slots.
+/// One temp file and its slots; for many buffers, their memory too.
 #[derive(Debug)]
 pub(crate) struct Pool {
     me: Weak<Self>,
     platform: Arc<dyn Platform>,
     place: Place,
     geometry: Geometry,
-    codec: Codec,
-    max_slots: u64,
+    limits: Limits,
+    /// Bytes that are kept warm for reuse.
+    retain: u64,
+    min_free_space: Option<MinFreeSpace>,
     disk: Mutex<Disk>,
     /// Held while a file is made, which may take as long as the disk likes; never with `disk`.
     creating: Mutex<()>,
     lane: OnceLock<Arc<Lane>>,
+    /// None for a buffer that stands alone: a pool of one.
+    shared: Option<Box<Company>>,
+}
+
+/// What only a pool of many has.
+#[derive(Debug)]
+struct Company {
+    budget: Arc<Budget>,
+    members: Members,
 }
 
 #[derive(Debug)]
 struct Disk {
     file: Option<Arc<SpillFile>>,
     slots: SlotMap,
+    /// Who waits for slots, in order. The first one's turn ends when it has got some, or wants none.
+    queue: VecDeque<(u64, Weak<dyn Member>)>,
+    peak: u64,
+    /// Slots that may be newly occupied before the file system is asked for its free space.
+    spare: u64,
     upkeep: State,
 }
 
-/// Space should be given back.
-#[derive(Debug, Clone, Copy)]
+/// How much of a file system is not to be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MinFreeSpace {
+    Bytes(u64),
+    /// The smaller of 256 MiB and a twentieth of it.
+    Usual,
+}
+
+/// What comes of asking for slots.
+pub(crate) enum Grant {
+    Slots(SlotRun, Arc<SpillFile>),
+    /// The limit is reached, or others come first. The caller is queued.
+    Full,
+    /// What is free is being given back to the file system; it will be there again in a moment.
+    Busy,
+    /// The file is to be made first.
+    NoFile,
+    /// The file system is to be asked first how much is free.
+    AskSpace,
+}
+
+/// What is to be done once the caller's lock is released.
+#[derive(Clone, Copy)]
 #[must_use]
-pub(crate) enum Upkeep {
-    Now,
-    At(u64),
-}
-
-/// How far upkeep is.
-#[derive(Debug, Default)]
-struct State {
-    /// In the lane's queue, or at work.
-    queued: bool,
-    /// A call by the clock is due at this time.
-    armed: Option<u64>,
-    /// Nothing has been live since this time.
-    quiet_since: Option<u64>,
-    /// Give back what exceeds what is kept, however little it is.
-    fully: bool,
-    /// Close the file as soon as nothing in it is live.
-    close: bool,
-    cannot_punch: bool,
-}
-
-impl State {
-    fn later(&mut self, delay: u64) -> Option<Upkeep> {
-        let at = clock::now() + delay;
-        if self.armed.is_some_and(|armed| armed <= at) {
-            return None;
-        }
-        self.armed = Some(at);
-        Some(Upkeep::At(at))
-    }
-}
-
-/// What upkeep does next.
-enum Chore {
-    Punch(Arc<SpillFile>, Vec<(u64, u64)>, Punch),
-    Close(Arc<SpillFile>),
-    Nothing,
+pub(crate) struct Followup {
+    upkeep: Option<Upkeep>,
+    /// Somebody waits for slots.
+    turn: bool,
 }
 
 impl Pool {
-    pub(crate) fn new(options: &Options, platform: Arc<dyn Platform>) -> Arc<Self> {
+    /// For a buffer that stands alone.
+    pub(crate) fn private(options: &Options, platform: Arc<dyn Platform>) -> Arc<Self> {
+        Self::new(options, platform, RETAIN_ALONE, None, None)
+    }
+
+    /// For many.
+    pub(crate) fn shared(
+        options: &Options,
+        platform: Arc<dyn Platform>,
+        retain: u64,
+        space: MinFreeSpace,
+    ) -> Arc<Self> {
+        let budget = Arc::new(Budget::new(options.limits.memory, options.limits.block));
+        let company = Company { budget, members: Members::default() };
+        Self::new(options, platform, retain, Some(space), Some(Box::new(company)))
+    }
+
+    fn new(
+        options: &Options,
+        platform: Arc<dyn Platform>,
+        retain: u64,
+        min_free_space: Option<MinFreeSpace>,
+        shared: Option<Box<Company>>,
+    ) -> Arc<Self> {
         let geometry = Geometry::new(options.limits.block);
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             platform,
             place: options.place.clone(),
             geometry,
-            codec: Codec::new(options.verify),
-            max_slots: options.slots,
+            limits: options.limits,
+            retain,
+            min_free_space,
             disk: Mutex::new(Disk {
                 file: None,
-                slots: SlotMap::new(geometry, options.slots),
+                slots: SlotMap::new(geometry, options.limits.slots),
+                queue: VecDeque::new(),
+                peak: 0,
+                spare: if min_free_space.is_some() { 0 } else { u64::MAX },
                 upkeep: State::default(),
             }),
             creating: Mutex::new(()),
             lane: OnceLock::new(),
+            shared,
         })
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Has work done on an I/O thread.
@@ -122,78 +162,207 @@ impl Pool {
     }
 
     /// The directory, for errors that come before there is a file.
-    pub(crate) fn dir(&self) -> std::path::PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.place.dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 
-    /// Up to `want` adjacent slots of the file, which there must be.
-    pub(crate) fn grant(&self, want: u64) -> Option<(SlotRun, Arc<SpillFile>)> {
+    // ---- memory, where it is shared ----
+
+    pub(crate) fn lender(&self) -> Option<Arc<dyn Lender>> {
+        self.shared.as_ref().map(|shared| shared.budget.clone() as Arc<dyn Lender>)
+    }
+
+    pub(crate) fn budget(&self) -> Option<&Budget> {
+        self.shared.as_ref().map(|shared| &*shared.budget)
+    }
+
+    pub(crate) fn join(&self, id: u64, member: Weak<dyn Member>) {
+        if let Some(shared) = &self.shared {
+            shared.members.join(id, member);
+        }
+    }
+
+    pub(crate) fn leave(&self, id: u64, stats: &crate::stats::SpillStats) {
+        if let Some(shared) = &self.shared {
+            shared.members.leave(id, stats);
+        }
+    }
+
+    /// All buffers, and what those did that are gone.
+    pub(crate) fn members(&self) -> (Vec<Arc<dyn Member>>, Totals) {
+        self.shared.as_ref().map_or_else(Default::default, |shared| shared.members.all())
+    }
+
+    /// A member waits for memory until [`Member::memory_came`]. Without the member's lock.
+    pub(crate) fn wait_for_memory(&self, member: Weak<dyn Member>, purpose: Purpose) {
+        let Some(shared) = &self.shared else { return };
+        shared.members.wait(member, purpose);
+        // Some may have come free before the queue knew of it: upkeep looks at that, and asks for more.
+        self.begin_upkeep();
+    }
+
+    pub(crate) fn somebody_waits(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.members.somebody_waits())
+    }
+
+    /// Memory came free: those who wait for it are told. Without any lock.
+    pub(crate) fn memory_came(&self) {
+        let Some(shared) = &self.shared else { return };
+        for member in shared.members.served(&shared.budget) {
+            member.memory_came();
+        }
+    }
+
+    /// Asks members whose readers stand still for memory. Says whether any will come.
+    fn squeeze(&self) -> bool {
+        const AT_ONCE: usize = 32;
+        let Some(shared) = &self.shared else { return false };
+        let mut any = false;
+        for member in shared.members.to_ask(AT_ONCE) {
+            any |= member.squeeze();
+        }
+        any
+    }
+
+    // ---- the file and its slots ----
+
+    /// Up to `want` adjacent slots of the file. Under the limit, those who wait are served in order.
+    pub(crate) fn grant(&self, want: u64, id: u64, member: &Weak<dyn Member>) -> Grant {
+        let mut guard = self.lock();
+        let disk = &mut *guard;
+        let Some(file) = disk.file.clone() else { return Grant::NoFile };
+        disk.upkeep.active_at = clock::now();
+        let first = disk.queue.front().map(|(first, _)| *first);
+        let turn = first.is_none_or(|first| first == id);
+        let mut run = if turn { disk.slots.grant_warm(want) } else { None };
+        if run.is_none() && turn {
+            if disk.spare == 0 && disk.slots.has_room() {
+                return Grant::AskSpace;
+            }
+            run = disk.slots.grant(want.min(disk.spare));
+            if self.min_free_space.is_some() {
+                disk.spare -= run.map_or(0, |run| run.count);
+            }
+        }
+        let Some(run) = run else {
+            if turn && disk.slots.is_punching() {
+                return Grant::Busy;
+            }
+            if self.shared.is_some() && disk.queue.iter().all(|(queued, _)| *queued != id) {
+                disk.queue.push_back((id, Weak::clone(member)));
+            }
+            return Grant::Full;
+        };
+        disk.peak = disk.peak.max(disk.slots.live());
+        Grant::Slots(run, file)
+    }
+
+    /// The member has got slots, or wants none: it is the next one's turn. Without any lock.
+    pub(crate) fn end_turn(&self, id: u64) {
+        if self.shared.is_none() {
+            return;
+        }
         let mut disk = self.lock();
-        let file = Arc::clone(disk.file.as_ref()?);
-        disk.upkeep.quiet_since = None;
-        let run = disk.slots.grant(want)?;
-        Some((run, file))
+        let Some(at) = disk.queue.iter().position(|(queued, _)| *queued == id) else { return };
+        let gone = disk.queue.remove(at);
+        drop(disk);
+        drop(gone);
+        self.next_turn();
+    }
+
+    /// Tells the one whose turn it is that there are slots. Without any lock.
+    fn next_turn(&self) {
+        loop {
+            let disk = self.lock();
+            let Some((id, first)) = disk.queue.front().filter(|_| disk.slots.has_room()).cloned() else { return };
+            drop(disk);
+            if first.upgrade().is_some_and(|member| member.slots_came()) {
+                return;
+            }
+            let mut disk = self.lock();
+            let still = disk.queue.front().is_some_and(|(queued, _)| *queued == id);
+            let gone = if still { disk.queue.pop_front() } else { None };
+            drop(disk);
+            drop(gone);
+        }
     }
 
     pub(crate) fn file(&self) -> Option<Arc<SpillFile>> {
         self.lock().file.clone()
     }
 
-    pub(crate) fn has_file(&self) -> bool {
-        self.lock().file.is_some()
-    }
-
     /// Makes the file, unless there is one. Waits for the disk: for I/O threads only.
     pub(crate) fn create_file(&self, offset: u64) -> Result<(), SpillError> {
         let _creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.has_file() {
+        if self.file().is_some() {
             return Ok(());
         }
-        let file = SpillFile::create(&*self.platform, &self.place, self.geometry, self.codec, offset)?;
+        let file = SpillFile::create(&*self.platform, &self.place, self.geometry, offset)?;
         let mut disk = self.lock();
         disk.slots.lower_limit(file.slots());
         disk.file = Some(Arc::new(file));
+        disk.upkeep.active_at = clock::now();
+        // What it was made for may be over by now: it must not stay for ever.
+        let upkeep = self.due(&mut disk);
+        drop(disk);
+        self.see_to(Followup { upkeep, turn: false });
         Ok(())
     }
 
-    /// Takes slots back whose bytes nobody needs any more. What that asks for is to be handed to
-    /// [`see_to`](Self::see_to) once the caller's lock is released.
-    #[must_use]
-    pub(crate) fn free(&self, runs: impl Iterator<Item = SlotRun>) -> Option<Upkeep> {
+    /// Asks the file system how much is free. Waits for the disk: for I/O threads only.
+    ///
+    /// # Errors
+    ///
+    /// There is less than is to be left free.
+    pub(crate) fn ask_space(&self) -> io::Result<()> {
+        let (Some(file), Some(min)) = (self.file(), self.min_free_space) else { return Ok(()) };
+        let (free, total) = self.platform.free_space(file.dir())?;
+        let min = match min {
+            MinFreeSpace::Bytes(bytes) => bytes,
+            MinFreeSpace::Usual => (256 << 20).min(total / 20),
+        };
+        let block = self.geometry.block() as u64;
+        let spare = free.saturating_sub(min).min(SPACE_STEP) / block;
+        self.lock().spare = spare;
+        if spare > 0 {
+            return Ok(());
+        }
+        let dir = file.dir().display();
+        let problem = format!("{free} bytes are free in {dir}, and min_free_space keeps {min}");
+        Err(io::Error::new(io::ErrorKind::StorageFull, problem))
+    }
+
+    /// Takes slots back whose bytes nobody needs any more. [`see_to`](Self::see_to) must follow once the
+    /// caller's lock is released.
+    pub(crate) fn free(&self, runs: impl Iterator<Item = SlotRun>) -> Followup {
         let mut disk = self.lock();
         for run in runs {
             disk.slots.free(run);
         }
-        let warm = disk.slots.warm() * self.geometry.block() as u64;
-        let idle = disk.slots.live() == 0;
-        if idle && disk.upkeep.quiet_since.is_none() {
-            disk.upkeep.quiet_since = Some(clock::now());
+        disk.upkeep.active_at = clock::now();
+        let turn = !disk.queue.is_empty();
+        Followup { upkeep: self.due(&mut disk), turn }
+    }
+
+    /// Does what follows from giving slots back. Without any lock.
+    pub(crate) fn see_to(&self, followup: Followup) {
+        match followup.upkeep {
+            None => {}
+            Some(Upkeep::Now) => self.begin_upkeep(),
+            Some(Upkeep::At(at)) => self.call_at(at),
         }
-        match warm {
-            _ if warm > RETAIN + STEP => Some(Upkeep::Now).filter(|_| !disk.upkeep.queued),
-            _ if warm > RETAIN => disk.upkeep.later(SETTLE),
-            _ if idle => disk.upkeep.later(QUIET),
-            _ => None,
+        if followup.turn {
+            self.next_turn();
         }
     }
 
-    /// Has the file's space given back, now or later.
-    pub(crate) fn see_to(&self, upkeep: Upkeep) {
-        match upkeep {
-            Upkeep::Now => self.begin_upkeep(),
-            Upkeep::At(at) => {
-                let me: Weak<dyn Tick> = self.me.clone();
-                if clock::call_at(at, me).is_err() {
-                    self.lock().upkeep.armed = None;
-                }
-            }
-        }
-    }
-
-    /// Nothing will be written any more: the file goes as soon as nothing in it is live.
+    /// The buffer that this pool was made for has ended: the file goes as soon as nothing in it is live.
     pub(crate) fn close(&self) {
+        if self.shared.is_some() {
+            return;
+        }
         let mut disk = self.lock();
-        disk.upkeep.close = disk.file.is_some();
+        disk.upkeep.close = true;
         drop(disk);
         self.begin_upkeep();
     }
@@ -204,114 +373,19 @@ impl Pool {
         if disk.file.is_none() {
             return 0;
         }
-        disk.slots.occupied() * self.geometry.block() as u64 + disk.slots.high().div_ceil(GROUP) * PAGE
+        // A group that has nothing left gives back its trailers too.
+        let occupied = disk.slots.occupied();
+        occupied * self.geometry.block() as u64 + disk.slots.high().div_ceil(GROUP).min(occupied) * PAGE
     }
 
-    fn begin_upkeep(&self) {
-        let Some(me) = self.me.upgrade() else { return };
-        let mut disk = self.lock();
-        if disk.upkeep.queued || disk.file.is_none() {
-            return;
-        }
-        disk.upkeep.queued = true;
-        drop(disk);
-        if self.submit(me).is_err() {
-            // No thread can be started: the space waits for the next occasion, the file for its drop.
-            self.lock().upkeep.queued = false;
-        }
-    }
-
-    fn next_chore(&self) -> Chore {
-        let mut guard = self.lock();
-        let disk = &mut *guard;
-        let Some(file) = disk.file.clone() else {
-            disk.upkeep.queued = false;
-            return Chore::Nothing;
-        };
-        let block = self.geometry.block() as u64;
-        let idle = disk.slots.live() == 0 && !disk.slots.is_punching();
-        let quiet = disk.upkeep.quiet_since.is_some_and(|since| clock::now() >= since + QUIET);
-        let over = disk.slots.warm() * block > RETAIN;
-        if idle && (quiet || disk.upkeep.close || (over && disk.upkeep.cannot_punch)) {
-            disk.file = None;
-            disk.slots = SlotMap::new(self.geometry, self.max_slots);
-            disk.upkeep = State { armed: disk.upkeep.armed, ..State::default() };
-            return Chore::Close(file);
-        }
-        let least = if disk.upkeep.fully { RETAIN } else { RETAIN + STEP };
-        if disk.slots.warm() * block > least
-            && !disk.upkeep.cannot_punch
-            && let Some(punch) = disk.slots.next_punch(RETAIN / block, 16 * STEP / block)
-        {
-            let ranges = disk.slots.ranges(&punch);
-            return Chore::Punch(file, ranges, punch);
-        }
-        disk.upkeep.queued = false;
-        disk.upkeep.fully = false;
-        let later = match () {
-            () if over && !disk.upkeep.cannot_punch => disk.upkeep.later(SETTLE),
-            () if idle => disk.upkeep.later(QUIET),
-            () => None,
-        };
-        drop(guard);
-        if let Some(later) = later {
-            self.see_to(later);
-        }
-        Chore::Nothing
+    /// Bytes of the slots in use with their trailers, and the most that ever were.
+    pub(crate) fn disk_held(&self) -> (u64, u64) {
+        let slot = (self.geometry.block() + TRAILER) as u64;
+        let disk = self.lock();
+        (disk.slots.live() * slot, disk.peak * slot)
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Work for Pool {
-    fn work(self: Arc<Self>) -> bool {
-        match self.next_chore() {
-            Chore::Nothing => false,
-            Chore::Close(file) => {
-                drop(file);
-                true
-            }
-            Chore::Punch(file, ranges, punch) => {
-                let gone = file.punch(&ranges);
-                drop(file);
-                let mut disk = self.lock();
-                disk.upkeep.cannot_punch |= !gone;
-                disk.slots.punched(punch, gone);
-                true
-            }
-        }
-    }
-}
-
-impl Tick for Pool {
-    fn tick(&self, _: u64) {
-        let mut disk = self.lock();
-        disk.upkeep.armed = None;
-        disk.upkeep.fully = true;
-        drop(disk);
-        self.begin_upkeep();
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // Freeing a large file takes tens of milliseconds a GiB: not on the thread that drops us.
-        let disk = self.disk.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(file), Some(lane)) = (disk.file.take(), self.lane.get()) {
-            // Where no thread can be started it is freed here after all.
-            let _ = lane.submit(Arc::new(Closing(Mutex::new(Some(file)))));
-        }
-    }
-}
-
-/// A file that is waiting to be closed.
-struct Closing(Mutex<Option<Arc<SpillFile>>>);
-
-impl Work for Closing {
-    fn work(self: Arc<Self>) -> bool {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
-        false
     }
 }

@@ -38,6 +38,18 @@ impl SlotMap {
         Self { geometry, max, high: 0, warm: Extents::default(), holes: Extents::default(), live: 0, punching: 0 }
     }
 
+    /// `want` adjacent slots whose pages the file has already.
+    pub(crate) fn grant_warm(&mut self, want: u64) -> Option<SlotRun> {
+        let run = self.warm.take_lowest(want)?;
+        self.live += run.count;
+        Some(run)
+    }
+
+    /// Whether a slot could be granted.
+    pub(crate) fn has_room(&self) -> bool {
+        self.live + self.punching < self.max
+    }
+
     /// Up to `want` adjacent slots; `None` when there is none at all.
     pub(crate) fn grant(&mut self, want: u64) -> Option<SlotRun> {
         let fresh = self.max.saturating_sub(self.high);

@@ -12,6 +12,7 @@ use crate::{
     clock,
     core::{ReadJob, WriteFault, WriteJob, Wrote},
     error::{SpillError, StorageOp},
+    pool::Grant,
     storage::{Progress, ReadFault, SpillFile, is_full},
     threads::Work,
 };
@@ -21,6 +22,7 @@ const TURN: usize = 8;
 
 enum Step {
     Create(u64),
+    AskSpace,
     Write(WriteJob, Arc<SpillFile>),
     Read(ReadJob),
     Idle,
@@ -32,6 +34,7 @@ impl Work for Shared {
             match self.next_step() {
                 Step::Idle => return false,
                 Step::Create(offset) => self.create(offset),
+                Step::AskSpace => self.ask_space(),
                 Step::Write(job, file) => self.write(job, file),
                 Step::Read(job) => self.read(job),
             }
@@ -46,17 +49,28 @@ impl Shared {
         if let Some(job) = state.missed.take() {
             return Step::Read(job);
         }
-        while let Some(want) = state.core.wants_write() {
-            if !self.pool.has_file() {
-                return Step::Create(state.core.stats().read);
+        let mut ends_turn = state.queued;
+        let step = loop {
+            let Some(want) = state.core.wants_write() else { break Step::Idle };
+            match self.pool.grant(want, self.stream.id, &self.member()) {
+                Grant::Slots(run, file) => break Step::Write(state.core.start_write(run), file),
+                Grant::NoFile => return Step::Create(state.core.stats().read),
+                Grant::AskSpace => return Step::AskSpace,
+                Grant::Busy => state.core.slots_busy(clock::now()),
+                Grant::Full => {
+                    state.core.no_slots();
+                    state.queued = true;
+                    ends_turn = false;
+                }
             }
-            match self.pool.grant(want) {
-                Some((run, file)) => return Step::Write(state.core.start_write(run), file),
-                None => state.core.no_slots(),
-            }
+        };
+        state.driving = !matches!(step, Step::Idle);
+        if ends_turn {
+            state.queued = false;
+            drop(state);
+            self.pool.end_turn(self.stream.id);
         }
-        state.driving = false;
-        Step::Idle
+        step
     }
 
     fn create(&self, offset: u64) {
@@ -69,10 +83,22 @@ impl Shared {
         }
     }
 
+    fn ask_space(&self) {
+        let Err(source) = self.pool.ask_space() else { return };
+        let fault = if is_full(&source) {
+            WriteFault::Full(Arc::new(source))
+        } else {
+            let at = self.stats().read;
+            WriteFault::Broken(SpillError::storage(StorageOp::Create, &self.pool.dir(), at, source))
+        };
+        self.lock().core.cannot_write(fault, clock::now());
+    }
+
     fn write(&self, job: WriteJob, file: Arc<SpillFile>) {
-        let progress =
-            guarded(|| file.write(self.id, job.run, job.blocks.iter().map(|(start, block)| (*start, block.filled()))))
-                .unwrap_or_else(|error| Progress { done: 0, fault: Some(error) });
+        let progress = guarded(|| {
+            file.write(self.stream, job.run, job.blocks.iter().map(|(start, block)| (*start, block.filled())))
+        })
+        .unwrap_or_else(|error| Progress { done: 0, fault: Some(error) });
         let at = job.blocks.get(progress.done).map_or(0, |(start, _)| *start);
         let fault = progress.fault.map(|source| {
             if is_full(&source) {
@@ -88,7 +114,7 @@ impl Shared {
 
     fn read(&self, mut job: ReadJob) {
         let Some(file) = self.pool.file() else { return self.no_file(job) };
-        let progress = guarded(|| file.read(self.id, job.start, job.run, &mut job.blocks))
+        let progress = guarded(|| file.read(self.stream, job.start, job.run, &mut job.blocks))
             .unwrap_or_else(|error| Progress { done: 0, fault: Some(ReadFault::Io(error)) });
         self.did_read(job, progress, file);
     }

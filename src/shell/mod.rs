@@ -4,6 +4,8 @@
 mod driver;
 mod reading;
 #[cfg(test)]
+mod stories;
+#[cfg(test)]
 mod tests;
 mod writing;
 
@@ -28,16 +30,18 @@ use crate::{
     core::{Core, ReadJob, WriteFault},
     error::{SpillError, StorageOp},
     options::Options,
-    pool::Pool,
+    pool::{Member, Pool},
     stats::SpillStats,
-    storage::sys::{Platform, System},
+    storage::{
+        Codec, Stream,
+        sys::{Platform, System},
+    },
 };
 
 /// What both halves, and whoever controls them, share.
 pub(crate) struct Shared {
     me: Weak<Self>,
-    /// Tells this stream's slots from all others of the process.
-    id: u64,
+    stream: Stream,
     pool: Arc<Pool>,
     state: Mutex<State>,
 }
@@ -54,6 +58,10 @@ struct State {
     driving: bool,
     /// A read that the page cache could not serve.
     missed: Option<ReadJob>,
+    /// Waits in the pool's queue for memory.
+    lacks: bool,
+    /// Waits in the pool's queue for slots.
+    queued: bool,
     /// A call by the clock is due at this time.
     armed: Option<u64>,
     over: bool,
@@ -100,23 +108,38 @@ impl Shared {
     }
 
     pub(crate) fn on(options: &Options, platform: Arc<dyn Platform>) -> Arc<Self> {
+        Self::of(Pool::private(options, platform), options)
+    }
+
+    /// A buffer of this pool.
+    pub(crate) fn of(pool: Arc<Pool>, options: &Options) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Arc::new_cyclic(|me| Self {
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let lender = pool.lender();
+        let this = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            pool: Pool::new(options, platform),
+            stream: Stream { id, codec: Codec::new(options.verify) },
+            pool,
             state: Mutex::new(State {
-                core: Core::new(options.limits),
+                core: Core::new(options.limits, lender),
                 reader: Waiter::default(),
                 writer: Waiter::default(),
                 closed: Vec::new(),
                 next_closed: 0,
                 driving: false,
                 missed: None,
+                lacks: false,
+                queued: false,
                 armed: None,
                 over: false,
             }),
-        })
+        });
+        this.pool.join(id, this.member());
+        this
+    }
+
+    fn member(&self) -> Weak<dyn Member> {
+        self.me.clone()
     }
 
     pub(crate) fn stats(&self) -> SpillStats {
@@ -129,16 +152,35 @@ impl Shared {
         }
     }
 
+    // An error that is refused is a user's to drop: after the statement, and so without the lock.
+
     pub(crate) fn fail(&self, error: SpillError) {
-        self.lock().core.fail(error);
+        let refused = self.lock().core.fail(error);
+        drop(refused);
     }
 
     pub(crate) fn abort(&self, error: SpillError) {
-        self.lock().core.abort(error);
+        let refused = self.lock().core.abort(error);
+        drop(refused);
     }
 
     pub(crate) fn end_reader(&self, error: SpillError) {
-        self.lock().core.end_reader(error);
+        let refused = self.lock().core.end_reader(error);
+        drop(refused);
+    }
+
+    /// The writing half is gone, and its waker with it.
+    pub(crate) fn drop_writer(&self) {
+        self.fail(SpillError::WriterDropped);
+        let waker = self.raw_lock().writer.waker.take();
+        drop(waker);
+    }
+
+    /// The reading half is gone, and its waker with it.
+    pub(crate) fn drop_reader(&self) {
+        self.end_reader(SpillError::ReaderDropped);
+        let waker = self.raw_lock().reader.waker.take();
+        drop(waker);
     }
 
     pub(crate) fn finish(&self) -> Result<(), SpillError> {
@@ -185,7 +227,7 @@ impl Shared {
 
     /// The lock; what follows from what is done under it happens when it is released.
     fn lock(&self) -> Locked<'_> {
-        Locked { shared: self, state: Some(self.raw_lock()), garbage: None }
+        Locked { shared: self, state: Some(self.raw_lock()), garbage: None, serving: false, absorbing: false }
     }
 
     fn raw_lock(&self) -> MutexGuard<'_, State> {
@@ -194,6 +236,17 @@ impl Shared {
 
     fn strong(&self) -> Option<Arc<Self>> {
         self.me.upgrade()
+    }
+
+    /// Moves an item into blocks, one under each lock, as long as there is room.
+    fn absorb(&self) {
+        loop {
+            let mut state = self.lock();
+            Locked::absorbing(&mut state);
+            if !state.core.absorb_more() {
+                return;
+            }
+        }
     }
 
     fn start_driver(&self) {
@@ -223,15 +276,52 @@ impl Shared {
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Figures, never bytes: what passes through may be anybody's secret.
-        f.debug_struct("Shared").field("id", &self.id).field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("Shared").field("stream", &self.stream.id).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Member for Shared {
+    fn memory_came(&self) {
+        let mut state = self.lock();
+        // Whoever calls this serves the others himself.
+        Locked::serving(&mut state);
+        state.lacks = false;
+        state.core.memory_came();
+    }
+
+    fn slots_came(&self) -> bool {
+        let mut state = self.lock();
+        state.core.unblock();
+        let wants = state.driving || state.core.wants_write().is_some();
+        state.queued &= wants;
+        wants
+    }
+
+    fn squeeze(&self) -> bool {
+        self.lock().core.squeeze()
+    }
+
+    fn stats(&self) -> SpillStats {
+        Self::stats(self)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let stats = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).core.stats();
+        self.pool.leave(self.stream.id, &stats);
+        self.pool.end_turn(self.stream.id);
     }
 }
 
 impl Tick for Shared {
     fn tick(&self, now: u64) {
         let mut state = self.lock();
-        state.armed = None;
-        state.core.tick(now);
+        // A call that was made before an earlier one is stale.
+        if state.armed.is_none_or(|at| at <= now) {
+            state.armed = None;
+            state.core.tick(now);
+        }
     }
 }
 
@@ -240,9 +330,21 @@ struct Locked<'a> {
     shared: &'a Shared,
     state: Option<MutexGuard<'a, State>>,
     garbage: Option<Waker>,
+    /// Others are served elsewhere, should memory come free here.
+    serving: bool,
+    /// The item is moved into blocks by whoever took this lock.
+    absorbing: bool,
 }
 
 impl Locked<'_> {
+    fn serving(this: &mut Self) {
+        this.serving = true;
+    }
+
+    fn absorbing(this: &mut Self) {
+        this.absorbing = true;
+    }
+
     fn park_reader(&mut self, cx: &Context<'_>) {
         self.core.park_reader();
         self.garbage = self.reader.park(cx);
@@ -275,7 +377,10 @@ impl Drop for Locked<'_> {
         let state = &mut *guard;
         let now = if state.core.needs_time() { clock::now() } else { 0 };
         let wakes = state.core.settle(now);
-        let upkeep = if state.core.has_freed() { self.shared.pool.free(state.core.freed()) } else { None };
+        let pool = &self.shared.pool;
+        let freed = state.core.has_freed().then(|| pool.free(state.core.freed()));
+        let lacks = wakes.lacks.filter(|_| !state.lacks);
+        state.lacks |= lacks.is_some();
         let reader = if wakes.reader { state.reader.take() } else { None };
         let writer = if wakes.writer { state.writer.take() } else { None };
         let closed = if wakes.closed { mem::take(&mut state.closed) } else { Vec::new() };
@@ -293,11 +398,17 @@ impl Drop for Locked<'_> {
         if drive {
             self.shared.start_driver();
         }
-        if let Some(upkeep) = upkeep {
-            self.shared.pool.see_to(upkeep);
+        if let Some(freed) = freed {
+            pool.see_to(freed);
+        }
+        if let Some(purpose) = lacks {
+            pool.wait_for_memory(self.shared.member(), purpose);
+        }
+        if wakes.gave && !self.serving && pool.somebody_waits() {
+            pool.memory_came();
         }
         if over {
-            self.shared.pool.close();
+            pool.close();
         }
         // Last, and one by one: these run a user's code, and whatever it does the others are served.
         // A panic has been told by its hook; here it must not end an I/O thread's turn.
@@ -306,6 +417,10 @@ impl Drop for Locked<'_> {
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
         let _ = catch_unwind(AssertUnwindSafe(|| drop(wakes.trash)));
+        drop(wakes.blocks);
+        if wakes.more && !self.absorbing {
+            self.shared.absorb();
+        }
     }
 }
 

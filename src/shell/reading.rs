@@ -18,6 +18,9 @@ const SHORT: usize = 4 << 10;
 /// More than this in the block that is being filled is taken from the writer as a block of its own.
 const STEAL: usize = 16 << 10;
 
+/// One poll hands out about this many bytes at most, however fast they are written: others share its thread.
+const MOST: usize = 1 << 20;
+
 /// Where bytes are copied to.
 pub(crate) trait Target {
     fn remaining(&self) -> usize;
@@ -57,7 +60,7 @@ impl Shared {
         let mut copied = 0;
         let mut state = self.lock();
         state.reader.goes_on();
-        while target.remaining() > 0 {
+        while target.remaining() > 0 && copied < MOST {
             match state.core.front() {
                 Front::Block { block, at } => {
                     let n = target.remaining().min(block.len() - at);
@@ -193,7 +196,7 @@ impl Shared {
         match file {
             None => self.no_file(job),
             Some(file) => {
-                if let Some(progress) = file.read_cached(self.id, job.start, job.run, &mut job.blocks) {
+                if let Some(progress) = file.read_cached(self.stream, job.start, job.run, &mut job.blocks) {
                     self.did_read(job, progress, file);
                 } else {
                     drop(file);

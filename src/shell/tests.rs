@@ -21,7 +21,7 @@ use crate::{
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
-fn buffer(builder: Builder, platform: impl Platform + 'static) -> (SpillBuffer, Arc<Shared>) {
+pub(super) fn buffer(builder: Builder, platform: impl Platform + 'static) -> (SpillBuffer, Arc<Shared>) {
     let shared = Shared::on(&builder.settings().check().unwrap(), Arc::new(platform));
     (SpillBuffer::of(shared.clone()), shared)
 }
@@ -30,12 +30,12 @@ fn stream(from: u64, len: usize) -> Vec<u8> {
     (from..from + len as u64).map(byte_at).collect()
 }
 
-fn small() -> Builder {
+pub(super) fn small() -> Builder {
     SpillBuffer::builder().memory_limit(64 << 10)
 }
 
 /// Fails instead of hanging.
-fn within<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) fn within<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, wait) = mpsc::channel();
     let worker = thread::spawn(move || done.send(run()));
     match wait.recv_timeout(Duration::from_secs(60)) {
@@ -48,7 +48,7 @@ fn within<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'stati
 }
 
 /// Waits for what I/O threads do by themselves, for a bounded time.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
@@ -409,7 +409,7 @@ fn c04_an_empty_buffer_takes_less_than_two_kib() {
     assert!(arcs + handles <= 1536, "{arcs} + {handles}: what grows with use has the rest");
     let (buffer, shared) = buffer(SpillBuffer::builder(), Scripted::default());
     assert_eq!(buffer.stats(), SpillStats::default());
-    assert!(!shared.pool.has_file());
+    assert!(shared.pool.file().is_none());
 }
 
 /// A disk whose writes wait until they are let go.
@@ -432,6 +432,10 @@ impl Platform for Hung {
 
     fn memory_backed(&self, path: &std::path::Path) -> std::io::Result<Option<&'static str>> {
         self.disk.memory_backed(path)
+    }
+
+    fn free_space(&self, path: &std::path::Path) -> std::io::Result<(u64, u64)> {
+        self.disk.free_space(path)
     }
 
     fn file_size_limit(&self) -> Option<u64> {
@@ -465,7 +469,7 @@ impl RawFile for HungFile {
 #[test]
 fn c11_a_hung_disk_holds_back_only_its_own_streams_and_never_a_drop() {
     let gate = Arc::new(std::sync::RwLock::new(()));
-    let hang = gate.write().unwrap();
+    let hangs = gate.write().unwrap();
     // More of them than a lane has threads.
     let hung: Vec<_> = (0..6)
         .map(|_| {
@@ -487,7 +491,7 @@ fn c11_a_hung_disk_holds_back_only_its_own_streams_and_never_a_drop() {
     // Instant: nothing of this waits for the disk, which hangs still.
     within("drop", move || drop(hung));
     assert!(watched.iter().all(|shared| shared.is_closed()));
-    drop(hang);
+    drop(hangs);
     eventually("what was in flight is given back", || {
         watched.iter().all(|shared| (shared.stats().memory_held, shared.stats().disk_held) == (0, 0))
     });

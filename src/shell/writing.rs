@@ -13,6 +13,9 @@ use crate::{core::Room, error::SpillError};
 /// Up to this many bytes are copied under the lock; more would keep the reader from it.
 const SHORT: usize = 4 << 10;
 
+/// One poll takes about this many bytes at most, however fast they are read: others share its thread.
+const MOST: usize = 1 << 20;
+
 impl Shared {
     /// Takes what there is room for, at least a byte if there is one to take.
     pub(crate) fn poll_write(&self, cx: &Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize, SpillError>> {
@@ -25,6 +28,9 @@ impl Shared {
         for buf in bufs {
             let mut rest = &buf[..];
             while !rest.is_empty() {
+                if taken >= MOST {
+                    return Poll::Ready(Ok(taken));
+                }
                 let room = match state.core.room() {
                     Ok(Room::Bytes(room)) => room,
                     Ok(Room::Full) | Err(_) if taken > 0 => return Poll::Ready(Ok(taken)),

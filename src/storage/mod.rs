@@ -36,11 +36,18 @@ pub(crate) struct SpillFile {
     raw: Box<dyn RawFile>,
     dir: PathBuf,
     geometry: Geometry,
-    codec: Codec,
     /// The file's length, and how far it may grow.
     len: Mutex<u64>,
     limit: u64,
     reads_cached: AtomicBool,
+}
+
+/// Whose slots are written or read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stream {
+    /// Tells it from all others of the process.
+    pub(crate) id: u64,
+    pub(crate) codec: Codec,
 }
 
 /// How many slots, from the first, were done, and what stopped the next.
@@ -48,6 +55,16 @@ pub(crate) struct SpillFile {
 pub(crate) struct Progress<E> {
     pub(crate) done: usize,
     pub(crate) fault: Option<E>,
+}
+
+/// Whether a part of the file has been given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Punched {
+    Gone,
+    /// It may work at another time.
+    NotNow,
+    /// The file system cannot.
+    Never,
 }
 
 /// Why a slot could not be read back.
@@ -63,14 +80,13 @@ impl SpillFile {
         platform: &dyn Platform,
         place: &Place,
         geometry: Geometry,
-        codec: Codec,
         offset: u64,
     ) -> Result<Self, SpillError> {
         let dir = place.choose(platform, offset)?;
         let raw =
             platform.create(&dir).map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
         let limit = platform.file_size_limit().unwrap_or(u64::MAX).min(i64::MAX as u64);
-        Ok(Self { raw, dir, geometry, codec, len: Mutex::new(0), limit, reads_cached: AtomicBool::new(true) })
+        Ok(Self { raw, dir, geometry, len: Mutex::new(0), limit, reads_cached: AtomicBool::new(true) })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -85,7 +101,7 @@ impl SpillFile {
     /// Writes blocks to adjacent slots. `blocks` gives each payload with its index in the stream.
     pub(crate) fn write<'a>(
         &self,
-        stream: u64,
+        stream: Stream,
         run: SlotRun,
         blocks: impl Iterator<Item = (u64, &'a [u8])>,
     ) -> Progress<io::Error> {
@@ -98,7 +114,7 @@ impl SpillFile {
             let (mut payloads, mut trailers) = (Vec::new(), Vec::new());
             for (index, payload) in blocks.by_ref().take(piece.count as usize) {
                 payloads.push(payload);
-                trailers.push(self.codec.seal(stream, index, payload));
+                trailers.push(stream.codec.seal(stream.id, index, payload));
             }
             let progress = self.write_piece(piece, &payloads, &trailers);
             done += progress.done;
@@ -150,14 +166,14 @@ impl SpillFile {
     }
 
     /// Fills blocks from adjacent slots and checks them. `index` is the first one's in the stream.
-    pub(crate) fn read(&self, stream: u64, index: u64, run: SlotRun, blocks: &mut [Block]) -> Progress<ReadFault> {
+    pub(crate) fn read(&self, stream: Stream, index: u64, run: SlotRun, blocks: &mut [Block]) -> Progress<ReadFault> {
         self.read_with(stream, index, run, blocks, |bufs, at| self.raw.read_at(bufs, at))
     }
 
     /// The same, if the page cache has all of it; `None` if the disk would have to be waited for.
     pub(crate) fn read_cached(
         &self,
-        stream: u64,
+        stream: Stream,
         index: u64,
         run: SlotRun,
         blocks: &mut [Block],
@@ -178,7 +194,7 @@ impl SpillFile {
 
     fn read_with(
         &self,
-        stream: u64,
+        stream: Stream,
         index: u64,
         run: SlotRun,
         blocks: &mut [Block],
@@ -200,7 +216,7 @@ impl SpillFile {
                     let error = trouble.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                     return Progress { done, fault: Some(ReadFault::Io(error)) };
                 }
-                if let Err(reason) = self.codec.open(stream, index, block.filled(), trailer) {
+                if let Err(reason) = stream.codec.open(stream.id, index, block.filled(), trailer) {
                     return Progress { done, fault: Some(ReadFault::Corrupt(reason)) };
                 }
                 done += 1;
@@ -210,16 +226,19 @@ impl SpillFile {
         Progress { done, fault: None }
     }
 
-    /// Gives a part of the file back. `false` where the file system cannot.
-    pub(crate) fn punch(&self, ranges: &[(u64, u64)]) -> bool {
-        ranges.iter().all(|&(at, len)| {
+    /// Gives a part of the file back.
+    pub(crate) fn punch(&self, ranges: &[(u64, u64)]) -> Punched {
+        for &(at, len) in ranges {
             loop {
                 match self.raw.punch(at, len) {
+                    Ok(()) => break,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    other => return other.is_ok(),
+                    Err(error) if is_unsupported(&error) => return Punched::Never,
+                    Err(_) => return Punched::NotNow,
                 }
             }
-        })
+        }
+        Punched::Gone
     }
 
     fn grow(&self, run: SlotRun) -> io::Result<()> {

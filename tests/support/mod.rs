@@ -457,13 +457,19 @@ pub fn read_to_end(reader: &mut SpillReader, mut at: u64) -> (u64, io::Result<()
 ///
 /// The limit on patience is the one place where time stands for "never": a writer that is still
 /// pending would only be seen as full, and what follows says whether it was.
+///
+/// A buffer that is never full fails the test, not the machine.
+#[track_caller]
 pub fn fill_up(writer: &mut SpillWriter, mut at: u64) -> (u64, Option<io::Error>) {
     let counting = Counting::new();
     let waker = counting.waker();
     loop {
         let before = counting.wakes();
         match try_write(writer, &mut Context::from_waker(&waker), pattern(at, 64 * KIB)) {
-            Poll::Ready(Ok(n)) => at += n as u64,
+            Poll::Ready(Ok(n)) => {
+                at += n as u64;
+                assert!(at < 100 << 20, "it takes whatever comes: {:?}", writer.stats());
+            }
             Poll::Ready(Err(error)) => return (at, Some(error)),
             Poll::Pending => {
                 if !holds_within(Duration::from_millis(300), || counting.wakes() > before) {

@@ -72,6 +72,10 @@ impl<P: Platform> Platform for Faulty<P> {
         self.platform.memory_backed(path)
     }
 
+    fn free_space(&self, path: &Path) -> io::Result<(u64, u64)> {
+        self.platform.free_space(path)
+    }
+
     fn file_size_limit(&self) -> Option<u64> {
         self.platform.file_size_limit()
     }
@@ -156,6 +160,7 @@ impl RawFile for FaultyFile {
 pub(crate) struct Scripted {
     pub(crate) file_size_limit: Option<u64>,
     pub(crate) memory_backed: Option<&'static str>,
+    pub(crate) free_space: Option<u64>,
 }
 
 impl Platform for Scripted {
@@ -165,6 +170,10 @@ impl Platform for Scripted {
 
     fn memory_backed(&self, _: &Path) -> io::Result<Option<&'static str>> {
         Ok(self.memory_backed)
+    }
+
+    fn free_space(&self, _: &Path) -> io::Result<(u64, u64)> {
+        Ok((self.free_space.unwrap_or(u64::MAX), u64::MAX))
     }
 
     fn file_size_limit(&self) -> Option<u64> {

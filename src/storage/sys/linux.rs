@@ -3,7 +3,7 @@
 use std::{fs::File, io, path::Path};
 
 use rustix::{
-    fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat, statfs},
+    fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat, statfs, statvfs},
     io::{Errno, ReadWriteFlags, preadv, preadv2, pwritev},
     process::{Resource, getrlimit},
 };
@@ -46,6 +46,11 @@ pub(super) fn memory_backed(path: &Path) -> io::Result<Option<&'static str>> {
         0x9584_58f6 => Some("hugetlbfs"),
         _ => None,
     })
+}
+
+pub(super) fn free_space(path: &Path) -> io::Result<(u64, u64)> {
+    let stat = statvfs(path)?;
+    Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
 }
 
 pub(super) fn file_size_limit() -> Option<u64> {

@@ -34,6 +34,8 @@ pub(crate) trait Platform: Send + Sync + fmt::Debug {
     fn create(&self, dir: &Path) -> io::Result<Box<dyn RawFile>>;
     /// The name of the file system at `path`, if it lies in memory.
     fn memory_backed(&self, path: &Path) -> io::Result<Option<&'static str>>;
+    /// How many bytes of the file system at `path` may still be used, and how many it has.
+    fn free_space(&self, path: &Path) -> io::Result<(u64, u64)>;
     /// The largest file that this process may write, in bytes. Exceeding it would kill the process.
     fn file_size_limit(&self) -> Option<u64>;
 }
@@ -48,6 +50,10 @@ impl Platform for System {
 
     fn memory_backed(&self, path: &Path) -> io::Result<Option<&'static str>> {
         imp::memory_backed(path)
+    }
+
+    fn free_space(&self, path: &Path) -> io::Result<(u64, u64)> {
+        imp::free_space(path)
     }
 
     fn file_size_limit(&self) -> Option<u64> {

@@ -1,0 +1,89 @@
+//! The memory that many buffers share, counted without a lock.
+//! Never says who gets it next: that is the queue's.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use crate::lender::{Lender, Purpose};
+
+/// What a pool needs at least, in blocks: two kept for readers, two for what is handed over, four
+/// for writers.
+pub(crate) const LEAST_BLOCKS: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: usize,
+    block: usize,
+    /// Kept for readers alone, and as much again for writers whose reader is about to take it: so that an
+    /// active stream gets on however much memory stalled ones hold.
+    reserve: usize,
+    held: AtomicUsize,
+    lent: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize, block: usize) -> Self {
+        let reserve = (limit / 16).max(LEAST_BLOCKS / 4 * block);
+        Self { limit, block, reserve, held: AtomicUsize::new(0), lent: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(SeqCst)
+    }
+
+    pub(crate) fn lent(&self) -> usize {
+        self.lent.load(SeqCst)
+    }
+
+    pub(crate) fn peak(&self) -> usize {
+        self.peak.load(SeqCst)
+    }
+
+    /// How many blocks could be had now.
+    pub(crate) fn available(&self, purpose: Purpose) -> usize {
+        self.most(purpose).saturating_sub(self.held()) / self.block
+    }
+
+    fn most(&self, purpose: Purpose) -> usize {
+        match purpose {
+            Purpose::Read => self.limit,
+            Purpose::HandOver => self.limit - self.reserve,
+            Purpose::Write => self.limit - 2 * self.reserve,
+        }
+    }
+}
+
+impl Lender for Budget {
+    fn take(&self, bytes: usize, purpose: Purpose) -> bool {
+        let most = self.most(purpose);
+        let taken = self.held.fetch_update(SeqCst, SeqCst, |held| Some(held + bytes).filter(|&held| held <= most));
+        if let Ok(before) = taken {
+            self.peak.fetch_max(before + bytes, SeqCst);
+        }
+        taken.is_ok()
+    }
+
+    fn can_take(&self, bytes: usize, purpose: Purpose) -> bool {
+        self.held() + bytes <= self.most(purpose)
+    }
+
+    fn give(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, SeqCst);
+    }
+
+    fn may_lend(&self, bytes: usize) -> bool {
+        self.lent() + bytes <= self.limit / 2
+    }
+
+    fn lend(&self, bytes: usize) {
+        self.lent.fetch_add(bytes, SeqCst);
+    }
+
+    fn unlend(&self, bytes: usize) {
+        self.lent.fetch_sub(bytes, SeqCst);
+    }
+
+    fn is_tight(&self) -> bool {
+        self.available(Purpose::Write) * 8 * self.block < self.limit
+    }
+}

@@ -1,0 +1,246 @@
+//! Giving back what is not needed: pages of the file, the file itself, memory of those who stand still.
+//! Never while a lock is held, and never on an async thread.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::{
+    Disk, Pool,
+    slots::{Punch, SlotMap},
+};
+use crate::{
+    clock::{self, Tick},
+    storage::{Punched, SpillFile},
+    threads::Work,
+};
+
+/// Above what is kept, pages are given back in steps of this many bytes: a step of 4 MiB or more costs
+/// 30 ms a GiB, smaller ones cost more.
+const STEP: u64 = 4 << 20;
+
+/// What is below a step is given back after this time, in nanoseconds.
+const SETTLE: u64 = 40_000_000;
+
+/// When no slot has been granted or freed for this time, in nanoseconds, nothing is kept for reuse,
+/// and a file with nothing in it is closed.
+const QUIET: u64 = 1_000_000_000;
+
+/// How long one who waits for memory goes unserved before all are looked at again, in nanoseconds: one that was
+/// served may not have taken what it was offered.
+const ASK_AGAIN: u64 = 5_000_000;
+
+/// Space should be given back.
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub(crate) enum Upkeep {
+    Now,
+    At(u64),
+}
+
+/// How far upkeep is.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// In the lane's queue, or at work.
+    queued: bool,
+    /// A call by the clock is due at this time.
+    armed: Option<u64>,
+    /// A look at those who wait for memory is due at this time.
+    asks_at: Option<u64>,
+    /// When a slot was last granted or freed.
+    pub(super) active_at: u64,
+    /// Give back what exceeds what is kept, however little it is.
+    fully: bool,
+    /// Close the file as soon as nothing in it is live.
+    pub(super) close: bool,
+    cannot_punch: bool,
+}
+
+/// What upkeep does next.
+enum Chore {
+    Punch(Arc<SpillFile>, Vec<(u64, u64)>, Punch),
+    Close(Arc<SpillFile>),
+    Nothing,
+}
+
+impl State {
+    fn later(&mut self, at: u64) -> Option<Upkeep> {
+        if self.armed.is_some_and(|armed| armed <= at) {
+            return None;
+        }
+        self.armed = Some(at);
+        Some(Upkeep::At(at))
+    }
+}
+
+impl Pool {
+    /// What the present state asks for.
+    pub(super) fn due(&self, disk: &mut Disk) -> Option<Upkeep> {
+        let warm = disk.slots.warm() * self.geometry.block() as u64;
+        let upkeep = &mut disk.upkeep;
+        if disk.file.is_none() || upkeep.queued {
+            return None;
+        }
+        if upkeep.close && disk.slots.live() == 0 {
+            return Some(Upkeep::Now);
+        }
+        if upkeep.cannot_punch {
+            return if disk.slots.live() == 0 { upkeep.later(upkeep.active_at + SETTLE) } else { None };
+        }
+        if warm > self.retain + STEP {
+            return Some(Upkeep::Now);
+        }
+        if warm > self.retain {
+            return upkeep.later(upkeep.active_at + SETTLE);
+        }
+        if warm > 0 || disk.slots.live() == 0 {
+            return upkeep.later(upkeep.active_at + QUIET);
+        }
+        None
+    }
+
+    pub(super) fn begin_upkeep(&self) {
+        let Some(me) = self.me.upgrade() else { return };
+        let mut disk = self.lock();
+        if disk.upkeep.queued {
+            return;
+        }
+        disk.upkeep.queued = true;
+        drop(disk);
+        if self.submit(me).is_err() {
+            // No thread can be started: the space waits for the next occasion, the file for its drop.
+            self.lock().upkeep.queued = false;
+        }
+    }
+
+    pub(super) fn call_at(&self, at: u64) {
+        let me: Weak<dyn Tick> = self.me.clone();
+        if clock::call_at(at, me).is_err() {
+            self.lock().upkeep.armed = None;
+        }
+    }
+
+    /// Those who wait are looked at again in a while: one who was served may not have taken what there was.
+    fn ask_again(&self) {
+        if !self.somebody_waits() {
+            return;
+        }
+        let at = clock::now() + ASK_AGAIN;
+        let mut disk = self.lock();
+        if disk.upkeep.asks_at.is_some() {
+            return;
+        }
+        disk.upkeep.asks_at = Some(at);
+        drop(disk);
+        self.call_at(at);
+    }
+
+    fn next_chore(&self) -> Chore {
+        let mut guard = self.lock();
+        let disk = &mut *guard;
+        let block = self.geometry.block() as u64;
+        if let Some(file) = disk.file.clone() {
+            let idle = disk.slots.live() == 0 && !disk.slots.is_punching();
+            let quiet = clock::now() >= disk.upkeep.active_at + QUIET;
+            let over = disk.slots.warm() * block > self.retain;
+            if idle && (quiet || disk.upkeep.close || (over && disk.upkeep.cannot_punch)) {
+                disk.file = None;
+                disk.slots = SlotMap::new(self.geometry, self.limits.slots);
+                let State { armed, asks_at, close, .. } = disk.upkeep;
+                disk.upkeep = State { armed, asks_at, close, queued: true, ..State::default() };
+                return Chore::Close(file);
+            }
+            let keep = if quiet { 0 } else { self.retain };
+            let least = if disk.upkeep.fully || quiet { keep } else { keep + STEP };
+            if disk.slots.warm() * block > least
+                && !disk.upkeep.cannot_punch
+                && let Some(punch) = disk.slots.next_punch(keep / block, 16 * STEP / block)
+            {
+                let ranges = disk.slots.ranges(&punch);
+                return Chore::Punch(file, ranges, punch);
+            }
+        }
+        disk.upkeep.queued = false;
+        disk.upkeep.fully = false;
+        let due = match self.due(disk) {
+            // As much is warm as a step; it has been looked at just now.
+            Some(Upkeep::Now) => disk.upkeep.later(clock::now() + SETTLE),
+            other => other,
+        };
+        drop(guard);
+        if let Some(Upkeep::At(at)) = due {
+            self.call_at(at);
+        }
+        Chore::Nothing
+    }
+}
+
+impl Work for Pool {
+    fn work(self: Arc<Self>) -> bool {
+        match self.next_chore() {
+            Chore::Close(file) => {
+                drop(file);
+                true
+            }
+            Chore::Punch(file, ranges, punch) => {
+                let punched = file.punch(&ranges);
+                drop(file);
+                let mut disk = self.lock();
+                disk.upkeep.cannot_punch |= punched == Punched::Never;
+                disk.slots.punched(punch, punched == Punched::Gone);
+                if punched != Punched::NotNow {
+                    return true;
+                }
+                disk.upkeep.queued = false;
+                let later = disk.upkeep.later(clock::now() + SETTLE);
+                drop(disk);
+                if let Some(Upkeep::At(at)) = later {
+                    self.call_at(at);
+                }
+                false
+            }
+            Chore::Nothing => {
+                if self.somebody_waits() {
+                    self.squeeze();
+                    self.memory_came();
+                    self.ask_again();
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Tick for Pool {
+    fn tick(&self, now: u64) {
+        let mut disk = self.lock();
+        let upkeep = &mut disk.upkeep;
+        let due = [&mut upkeep.armed, &mut upkeep.asks_at].map(|at| at.take_if(|at| *at <= now).is_some());
+        upkeep.fully |= due[0];
+        drop(disk);
+        // A call that was made before an earlier one is stale.
+        if due.contains(&true) {
+            self.begin_upkeep();
+            self.next_turn();
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Freeing a large file takes tens of milliseconds a GiB: not on the thread that drops us.
+        let disk = self.disk.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(file), Some(lane)) = (disk.file.take(), self.lane.get()) {
+            // Where no thread can be started it is freed here after all.
+            let _ = lane.submit(Arc::new(Closing(Mutex::new(Some(file)))));
+        }
+    }
+}
+
+/// A file that is waiting to be closed.
+struct Closing(Mutex<Option<Arc<SpillFile>>>);
+
+impl Work for Closing {
+    fn work(self: Arc<Self>) -> bool {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+        false
+    }
+}
