@@ -86,7 +86,10 @@ fn fill_quickly(writer: &mut SpillWriter, mut at: u64, disk: u64) -> (u64, Optio
             Poll::Ready(Err(error)) => return (at, Some(error)),
             Poll::Pending if holds_within(Duration::from_millis(5), || counting.wakes() > before) => {}
             Poll::Pending if writer.stats().disk_held < disk / 2 => {
-                assert!(holds_within(Duration::from_secs(20), || counting.wakes() > before), "it hangs below its limit");
+                assert!(
+                    holds_within(Duration::from_secs(20), || counting.wakes() > before),
+                    "it hangs below its limit"
+                );
             }
             Poll::Pending => return (at, None),
         }

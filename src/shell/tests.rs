@@ -63,6 +63,8 @@ struct Outcome {
     end: Result<(), SpillError>,
     written: Result<u64, SpillError>,
     stats: SpillStats,
+    /// The writer got as far as it should before anything was read.
+    stalled: bool,
 }
 
 /// Writes four times the memory with nobody reading, then reads some, writes more, finishes, reads all.
@@ -92,7 +94,7 @@ fn script(builder: Builder, platform: impl Platform + 'static) -> Outcome {
         writer.finish().map(|()| at)
     });
     // Until the writer has got far, or cannot; a disk that is full holds it until somebody reads.
-    let _ = stall.recv_timeout(Duration::from_millis(200));
+    let stalled = stall.recv_timeout(Duration::from_millis(200)).is_ok();
     let mut buf = vec![0; 10_000];
     let mut bytes = 0;
     let end = loop {
@@ -124,7 +126,7 @@ fn script(builder: Builder, platform: impl Platform + 'static) -> Outcome {
         Err(SpillError::Corrupt { offset, .. }) => assert_eq!(*offset / 16_384, bytes / 16_384),
         Err(_) => {}
     }
-    Outcome { bytes, end, written, stats }
+    Outcome { bytes, end, written, stats, stalled }
 }
 
 /// Fails the k-th call for every k, until the script makes no k-th call.
@@ -140,11 +142,13 @@ fn fail_every_call<P: Platform + 'static>(
         let faulty = Faulty { platform: platform(), plan: plan.clone() };
         let outcome = within(&format!("{name} at call {at}"), move || script(small(), faulty));
         check(at, &outcome);
-        if plan.calls() <= at {
+        // On a busy machine the reader may have begun too early, and the script made fewer calls than it does.
+        if plan.calls() <= at && outcome.stalled {
             assert!(at > 10, "the script makes no calls");
             assert!(outcome.end.is_ok() && outcome.bytes == 640_000 && outcome.stats.spilled > 0);
             return;
         }
+        assert!(at < 1000, "the script never ends");
     }
 }
 
