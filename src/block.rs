@@ -8,13 +8,14 @@ use std::{
 
 /// Freed memory that is kept for the next block, in bytes, for the whole process. A stream that
 /// keeps up takes and returns a block every few microseconds: without this each would go through the
-/// allocator, and fresh pages cost ten times as much as warm ones.
+/// allocator, and fresh pages cost ten times as much as warm ones. A pool that is in use has as much kept as it
+/// may take: given back to an allocator with an arena a thread, the same memory would count several times.
 const KEEP: usize = 1 << 20;
 
 /// Blocks smaller than this go back to the allocator.
 const KEEP_FROM: usize = 16 << 10;
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { shelf: Vec::new(), bytes: 0 });
+static KEPT: Mutex<Kept> = Mutex::new(Kept { shelf: Vec::new(), bytes: 0, limit: KEEP });
 
 /// Memory of `capacity` bytes, of which the first `len` are filled.
 pub(crate) struct Block {
@@ -92,6 +93,28 @@ impl Drop for Block {
     }
 }
 
+/// Has so much more kept, until [`keep_less`] takes it back.
+pub(crate) fn keep_more(bytes: usize) {
+    let mut kept = kept();
+    kept.limit = kept.limit.saturating_add(bytes);
+}
+
+/// Ends what [`keep_more`] began.
+pub(crate) fn keep_less(bytes: usize) {
+    let mut kept = kept();
+    kept.limit = kept.limit.saturating_sub(bytes).max(KEEP);
+    let most = kept.limit;
+    let gone = kept.shrink(most);
+    drop(kept);
+    drop(gone);
+}
+
+/// Gives back what is kept beyond the usual: nobody has needed it for a while.
+pub(crate) fn trim() {
+    let gone = kept().shrink(KEEP);
+    drop(gone);
+}
+
 fn kept() -> std::sync::MutexGuard<'static, Kept> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -101,6 +124,7 @@ struct Kept {
     /// Last in, first out, so that what is taken is still in the processor's cache.
     shelf: Vec<(usize, Vec<u8>)>,
     bytes: usize,
+    limit: usize,
 }
 
 impl Kept {
@@ -110,8 +134,20 @@ impl Kept {
         Some(self.shelf.remove(at).1)
     }
 
+    /// Takes out what is kept beyond `most` bytes, to be dropped without the lock.
+    fn shrink(&mut self, most: usize) -> Vec<(usize, Vec<u8>)> {
+        let mut gone = Vec::new();
+        while self.bytes > most
+            && let Some(block) = self.shelf.pop()
+        {
+            self.bytes -= block.0;
+            gone.push(block);
+        }
+        gone
+    }
+
     fn put(&mut self, bytes: Vec<u8>, capacity: usize) {
-        if capacity >= KEEP_FROM && capacity.is_power_of_two() && self.bytes + capacity <= KEEP {
+        if capacity >= KEEP_FROM && capacity.is_power_of_two() && self.bytes + capacity <= self.limit {
             self.bytes += capacity;
             self.shelf.push((capacity, bytes));
         }
@@ -140,8 +176,8 @@ mod tests {
     fn what_is_kept_for_reuse_is_bounded() {
         let many: Vec<_> = (0..100).map(|_| Block::allocate(64 << 10)).collect();
         drop(many);
-        assert!(kept().bytes <= KEEP);
+        assert!(kept().bytes <= kept().limit);
         let sum: usize = kept().shelf.iter().map(|(capacity, _)| capacity).sum();
-        assert!(sum <= KEEP);
+        assert_eq!(sum, kept().bytes);
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     io::{AsyncBufRead, AsyncRead, ReadBuf},
-    task::coop::poll_proceed,
+    task::coop::{RestoreOnPending, poll_proceed},
 };
 
 use crate::{
@@ -68,7 +68,7 @@ impl SpillReader {
     }
 
     pub(crate) fn poll_next_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, SpillError>> {
-        let coop = ready!(poll_proceed(cx));
+        let coop = ready!(self.proceed(cx));
         let chunk = ready!(self.poll_chunk(cx));
         coop.made_progress();
         Poll::Ready(chunk)
@@ -135,6 +135,16 @@ impl SpillReader {
         }
     }
 
+    /// Takes part in tokio's cooperative budget. Where that is used up, the task is to be polled again, and until then the
+    /// time is the scheduler's: the writer must not take this for a reader that lags.
+    fn proceed(&self, cx: &mut Context<'_>) -> Poll<RestoreOnPending> {
+        let coop = poll_proceed(cx);
+        if coop.is_pending() {
+            self.shared.reader_yields();
+        }
+        coop
+    }
+
     fn drop_view(&mut self) {
         if let Some(view) = self.view.take() {
             self.shared.end_view(view, 0);
@@ -144,7 +154,7 @@ impl SpillReader {
 
 impl AsyncRead for SpillReader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let coop = ready!(poll_proceed(cx));
+        let coop = ready!(self.proceed(cx));
         let read = ready!(self.poll_copy(cx, buf));
         coop.made_progress();
         Poll::Ready(read.map(drop).map_err(Into::into))
@@ -153,7 +163,7 @@ impl AsyncRead for SpillReader {
 
 impl AsyncBufRead for SpillReader {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        let coop = ready!(poll_proceed(cx));
+        let coop = ready!(self.proceed(cx));
         let shown = ready!(self.get_mut().poll_show(cx));
         coop.made_progress();
         Poll::Ready(shown.map_err(Into::into))

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // core and storage do not know each other
     ("core", &["block", "error", "lender", "options", "slot", "stats"]),
     ("storage", &["block", "error", "options", "slot"]),
-    ("pool", &["clock", "error", "lender", "options", "slot", "stats", "storage", "threads"]),
+    ("pool", &["block", "clock", "error", "lender", "options", "slot", "stats", "storage", "threads"]),
     ("shell", &["block", "clock", "core", "error", "lender", "options", "pool", "stats", "storage", "threads"]),
     // public handles
     ("control", &["error", "shell", "stats"]),

@@ -111,6 +111,7 @@ struct Notes {
     /// The writer found room.
     accepted: bool,
     reader_polled: bool,
+    reader_yields: bool,
     reader_gone: bool,
     ticked: bool,
 }

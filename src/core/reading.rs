@@ -53,6 +53,11 @@ impl Core {
         self.behind_the_last_byte()
     }
 
+    /// The reader waits for its turn: as if it had been woken and not yet polled.
+    pub(crate) fn reader_yields(&mut self) {
+        self.notes.reader_yields = true;
+    }
+
     /// What is unread in the block that is being filled.
     pub(crate) fn tail_unread(&self) -> &[u8] {
         match &self.tail {

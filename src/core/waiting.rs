@@ -49,7 +49,7 @@ impl Core {
         let held = self.grace.is_held();
         let waits = self.parked.writer || !self.item.is_empty();
         (waits && !held && !self.disk.spilling)
-            || (held && (notes.reader_polled || notes.visible || notes.writable || notes.ticked))
+            || (held && (notes.reader_polled || notes.reader_yields || notes.visible || notes.writable || notes.ticked))
     }
 
     /// What follows from all that has happened since the last time: to be called before the lock is
@@ -94,7 +94,7 @@ impl Core {
         }
         let visible = notes.visible || (notes.writable && self.reader_waits_for_memory());
         let reader = visible && std::mem::take(&mut self.parked.reader);
-        if reader {
+        if reader || notes.reader_yields {
             self.grace.reader_woken(now);
         }
         self.invariants();

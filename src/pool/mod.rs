@@ -21,7 +21,7 @@ pub(crate) use self::{
 };
 use self::{members::Members, slots::SlotMap, upkeep::State};
 use crate::{
-    clock,
+    block, clock,
     error::SpillError,
     lender::{Lender, Purpose},
     options::{Limits, Options, Place},
@@ -118,6 +118,7 @@ impl Pool {
         space: MinFreeSpace,
     ) -> Arc<Self> {
         let budget = Arc::new(Budget::new(options.limits.memory, options.limits.block));
+        block::keep_more(options.limits.memory);
         let company = Company { budget, members: Members::default() };
         Self::new(options, platform, retain, Some(space), Some(Box::new(company)))
     }

@@ -8,6 +8,7 @@ use super::{
     slots::{Punch, SlotMap},
 };
 use crate::{
+    block,
     clock::{self, Tick},
     storage::{Punched, SpillFile},
     threads::Work,
@@ -146,6 +147,9 @@ impl Pool {
                 disk.slots = SlotMap::new(self.geometry, self.limits.slots);
                 let State { armed, asks_at, close, .. } = disk.upkeep;
                 disk.upkeep = State { armed, asks_at, close, queued: true, ..State::default() };
+                if self.shared.is_some() && quiet {
+                    block::trim();
+                }
                 return Chore::Close(file);
             }
             let keep = if quiet { 0 } else { self.retain };
@@ -226,6 +230,9 @@ impl Tick for Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if self.shared.is_some() {
+            block::keep_less(self.limits.memory);
+        }
         // Freeing a large file takes tens of milliseconds a GiB: not on the thread that drops us.
         let disk = self.disk.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let (Some(file), Some(lane)) = (disk.file.take(), self.lane.get()) {

@@ -125,6 +125,11 @@ impl Shared {
         }
     }
 
+    /// The reader was polled, did not get to look, and will be polled again.
+    pub(crate) fn reader_yields(&self) {
+        self.lock().core.reader_yields();
+    }
+
     /// Ends a look, counting the first `n` bytes of what was seen as read.
     pub(crate) fn end_view(&self, view: View, n: usize) {
         let mut state = self.lock();

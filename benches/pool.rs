@@ -1,0 +1,319 @@
+//! What a pool of many streams costs: memory, descriptors and threads against their ceilings, speed against one
+//! stream and against a bare loop in the same run. Content is checked.
+//!
+//! `cargo bench --bench pool` prints the table, names each line that falls short, and fails then. `MIB` in the
+//! environment sets the size of a stream (8), `STREAMS` their number (1000), `ROUNDS` the rounds (3).
+
+// Speeds are printed, not compared to the last digit.
+#![allow(clippy::cast_precision_loss)]
+
+use std::{
+    env, fs,
+    hint::black_box,
+    os::unix::fs::FileExt,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use spillbuffer::{SpillBuffer, SpillPool, SpillReader, SpillWriter};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime::{Builder, Runtime},
+};
+
+const MEMORY: usize = 64 << 20;
+const PIECE: usize = 64 << 10;
+
+/// A line of the table.
+struct Line {
+    what: String,
+    is: String,
+    bound: String,
+    holds: bool,
+}
+
+fn at_most(what: &str, is: f64, bound: f64, unit: &str) -> Line {
+    let (is_text, bound_text) = (format!("{is:.2} {unit}"), format!("at most {bound} {unit}"));
+    Line { what: what.into(), is: is_text, bound: bound_text, holds: is <= bound }
+}
+
+fn at_least(what: &str, is: f64, bound: f64) -> Line {
+    Line { what: what.into(), is: format!("{is:.2}"), bound: format!("at least {bound}"), holds: is >= bound }
+}
+
+fn main() -> ExitCode {
+    if let Ok(scenario) = env::var("SCENARIO") {
+        run(&scenario);
+        return ExitCode::SUCCESS;
+    }
+    let mut lines = Vec::new();
+    lines.extend(thousand_streams());
+    lines.extend(beside_a_hog());
+    lines.extend(empty_buffers());
+    lines.push(bursts());
+    println!("\n{:64} {:>16}  {:<20}", "", "is", "wanted");
+    for line in &lines {
+        let mark = if line.holds { "" } else { "FALLS SHORT" };
+        println!("{:64} {:>16}  {:<20} {mark}", line.what, line.is, line.bound);
+    }
+    ExitCode::from(u8::from(lines.iter().any(|line| !line.holds)))
+}
+
+// ---- each scenario in a process of its own, which prints `name value` ----
+
+fn run(scenario: &str) {
+    match scenario {
+        "many" => many(number("STREAMS", 1000), number("MIB", 8) << 20),
+        "one" => one(number("STREAMS", 1000) * (number("MIB", 8) << 20)),
+        "empty" => empty(10_000),
+        other => panic!("no scenario {other}"),
+    }
+}
+
+fn child(scenario: &str) -> impl Fn(&str) -> f64 + use<> {
+    let output = Command::new(env::current_exe().unwrap()).env("SCENARIO", scenario).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{scenario}: {text} {}", String::from_utf8_lossy(&output.stderr));
+    println!("{scenario}: {}", text.trim().replace('\n', ", "));
+    move |name| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+fn thousand_streams() -> Vec<Line> {
+    let (mut ratios, mut last) = (Vec::new(), None);
+    for _ in 0..number("ROUNDS", 3) {
+        let one = child("one");
+        let many = child("many");
+        ratios.push(one("seconds") / many("seconds"));
+        last = Some(many);
+    }
+    let many = last.expect("a round");
+    let mib = f64::from(1 << 20);
+    vec![
+        at_most("1,000 stalled streams, then drained: payload memory", many("peak_memory_held") / mib, 64.0, "MiB"),
+        at_most("  peak RSS over the base", many("rss_kib") / 1024.0, 80.0, "MiB"),
+        at_most("  open files", many("files"), 4.0, ""),
+        at_most("  threads more than the runtime's own", many("threads"), 12.0, ""),
+        at_least("  speed, of one stream moving as much", median(&mut ratios), 0.8),
+    ]
+}
+
+/// All written with nobody reading, then all read at once. What the users hold themselves is kept small.
+fn many(streams: u64, each: u64) {
+    let runtime = runtime();
+    let pool = SpillPool::builder().memory_limit(MEMORY).build().unwrap();
+    let (base, threads) = (proc_status("VmRSS"), proc_status("Threads"));
+    let files = open_files();
+    let start = Instant::now();
+    let (writers, readers): (Vec<_>, Vec<_>) = (0..streams).map(|_| pool.buffer().into_split()).unzip();
+    runtime.block_on(async {
+        let writers: Vec<_> =
+            writers.into_iter().zip(0..).map(|(writer, stream)| tokio::spawn(produce(writer, stream, each))).collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let (open, running) = (open_files() - files, proc_status("Threads") - threads);
+        let readers: Vec<_> =
+            readers.into_iter().zip(0..).map(|(reader, stream)| tokio::spawn(consume(reader, stream, each))).collect();
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        println!("files {open}\nthreads {}", running.max(proc_status("Threads") - threads));
+    });
+    println!("seconds {}", start.elapsed().as_secs_f64());
+    println!("rss_kib {}", proc_status("VmHWM") - base);
+    println!("peak_memory_held {}", pool.stats().peak_memory_held);
+}
+
+fn one(bytes: u64) {
+    let (writer, reader) = SpillBuffer::builder().memory_limit(1 << 20).build().unwrap().into_split();
+    let start = Instant::now();
+    runtime().block_on(async {
+        tokio::spawn(produce(writer, 0, bytes)).await.unwrap();
+        tokio::spawn(consume(reader, 0, bytes)).await.unwrap();
+    });
+    println!("seconds {}", start.elapsed().as_secs_f64());
+}
+
+fn empty_buffers() -> Vec<Line> {
+    let empty = child("empty");
+    vec![
+        at_most("10,000 empty buffers of a pool: each", empty("bytes_each") / 1024.0, 2.0, "KiB"),
+        at_most("  block memory", empty("memory_held"), 0.0, "bytes"),
+        at_most("  open files", empty("files"), 0.0, ""),
+    ]
+}
+
+fn empty(count: u64) {
+    let pool = SpillPool::builder().memory_limit(MEMORY).build().unwrap();
+    let (base, files) = (proc_status("VmRSS"), open_files());
+    let buffers: Vec<_> = (0..count).map(|_| pool.buffer().into_split()).collect();
+    println!("bytes_each {}", (proc_status("VmRSS") - base) * 1024 / count);
+    println!("memory_held {}\nfiles {}", pool.stats().memory_held, open_files() - files);
+    drop(buffers);
+}
+
+// ---- in this process, in turns ----
+
+fn beside_a_hog() -> Vec<Line> {
+    let (mut ratios, mut spilled) = (Vec::new(), Vec::new());
+    for _ in 0..number("ROUNDS", 3) {
+        let (alone, _) = kept_up_with(false);
+        let (beside, to_disk) = kept_up_with(true);
+        ratios.push(alone.as_secs_f64() / beside.as_secs_f64());
+        spilled.push(to_disk * 100.0);
+    }
+    vec![
+        at_least("99 streams kept up with, beside a stalled hog: speed of that alone", median(&mut ratios), 0.9),
+        at_most("  of their bytes to disk", median(&mut spilled), 1.0, "%"),
+    ]
+}
+
+/// How long 99 streams take, and the part of their bytes that went to disk.
+fn kept_up_with(hog: bool) -> (Duration, f64) {
+    let each = 16 << 20;
+    let pool = SpillPool::builder().memory_limit(MEMORY).build().unwrap();
+    // Nobody reads it: it takes all the memory it can get, and stands still at its disk limit.
+    let hog_limit = 256 << 20;
+    let (hog_writer, hog_reader) =
+        pool.builder().memory_limit(MEMORY).disk_limit(hog_limit).build().unwrap().into_split();
+    runtime().block_on(async {
+        let hogging = hog.then(|| tokio::spawn(produce(hog_writer, 99, 1 << 40)));
+        while hog && hog_reader.stats().disk_held < hog_limit * 9 / 10 {
+            tokio::task::yield_now().await;
+        }
+        let start = Instant::now();
+        let mut all = Vec::new();
+        for stream in 0..99 {
+            let (writer, reader) = pool.buffer().into_split();
+            let control = reader.control();
+            all.push((
+                tokio::spawn(produce(writer, stream, each)),
+                tokio::spawn(consume(reader, stream, each)),
+                control,
+            ));
+        }
+        let mut spilled = 0;
+        for (writer, reader, control) in all {
+            writer.await.unwrap();
+            reader.await.unwrap();
+            spilled += control.stats().spilled;
+        }
+        let time = start.elapsed();
+        drop(hog_reader);
+        if let Some(hogging) = hogging {
+            hogging.await.unwrap();
+        }
+        (time, spilled as f64 / (99 * each) as f64)
+    })
+}
+
+fn bursts() -> Line {
+    let mut ratios: Vec<_> = (0..number("ROUNDS", 3)).map(|_| recycled(64 << 20) / burst(64 << 20)).collect();
+    at_least("bursts of 64 MiB, each after the last has drained: of a raw loop", median(&mut ratios), 0.7)
+}
+
+/// Seconds of 16 bursts, after a first one.
+fn burst(bytes: u64) -> f64 {
+    let pool = SpillPool::builder().memory_limit(1 << 20).build().unwrap();
+    runtime().block_on(async {
+        let mut start = Instant::now();
+        for round in 0..17 {
+            if round == 1 {
+                start = Instant::now();
+            }
+            let (mut writer, mut reader) = pool.buffer().into_split();
+            let (piece, mut buf) = (vec![7; 1 << 20], vec![0; 1 << 20]);
+            for _ in 0..bytes / piece.len() as u64 {
+                writer.write_all(&piece).await.unwrap();
+            }
+            writer.finish().unwrap();
+            while reader.read(&mut buf).await.unwrap() > 0 {
+                black_box(&buf);
+            }
+        }
+        start.elapsed().as_secs_f64()
+    })
+}
+
+/// The same through a region of a file that is written and read again and again.
+fn recycled(bytes: u64) -> f64 {
+    let file: fs::File = tempfile::tempfile_in(env::temp_dir()).unwrap();
+    let mut buf = vec![7; 1 << 20];
+    let mut start = Instant::now();
+    for round in 0..17 {
+        if round == 1 {
+            start = Instant::now();
+        }
+        for at in (0..bytes).step_by(buf.len()) {
+            file.write_all_at(&buf, at).unwrap();
+        }
+        for at in (0..bytes).step_by(buf.len()) {
+            file.read_exact_at(&mut buf, at).unwrap();
+            black_box(&buf);
+        }
+    }
+    start.elapsed().as_secs_f64()
+}
+
+// ---- what the scenarios share ----
+
+/// The same bytes for everyone but the first eight of each piece, which name stream and offset: so every piece that is
+/// another's, or in another place, is seen, and every byte is compared.
+static FILLING: [u8; PIECE] = [0x5a; PIECE];
+
+async fn produce(mut writer: SpillWriter, stream: u64, bytes: u64) {
+    for at in (0..bytes).step_by(PIECE) {
+        let name = ((stream << 40) | at).to_le_bytes();
+        let piece = async {
+            writer.write_all(&name).await?;
+            writer.write_all(&FILLING[name.len()..]).await
+        };
+        if piece.await.is_err() {
+            return;
+        }
+    }
+    writer.finish().unwrap();
+}
+
+async fn consume(mut reader: SpillReader, stream: u64, bytes: u64) {
+    let mut at = 0;
+    while let Some(mut chunk) = reader.next_chunk().await.unwrap() {
+        while !chunk.is_empty() {
+            let inside = at % PIECE as u64;
+            let n = chunk.len().min(PIECE - inside as usize);
+            let part = chunk.split_to(n);
+            let name = ((stream << 40) | (at - inside)).to_le_bytes();
+            let named = name.len().saturating_sub(inside as usize).min(n);
+            assert_eq!(part[..named], name[(inside as usize).min(8)..][..named], "another's piece at {at}");
+            assert!(part[named..] == FILLING[..n - named], "a wrong byte behind {at}");
+            at += n as u64;
+        }
+    }
+    assert_eq!(at, bytes);
+}
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).build().unwrap()
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn open_files() -> u64 {
+    fs::read_dir("/proc/self/fd").unwrap().count() as u64
+}
+
+fn proc_status(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
