@@ -23,12 +23,14 @@ pub(crate) struct Block {
     bytes: Vec<u8>,
     len: usize,
     capacity: usize,
+    /// The CRC32C of what is filled, where somebody had the time to reckon it before it was asked for.
+    checksum: Option<u32>,
 }
 
 impl Block {
     pub(crate) fn allocate(capacity: usize) -> Self {
         let bytes = kept().take(capacity).unwrap_or_else(|| Vec::with_capacity(capacity));
-        Self { bytes, len: 0, capacity }
+        Self { bytes, len: 0, capacity, checksum: None }
     }
 
     /// Copies as much of `src` as fits and says how much that was.
@@ -38,7 +40,18 @@ impl Block {
         self.bytes[self.len..self.len + warm].copy_from_slice(&src[..warm]);
         self.bytes.extend_from_slice(&src[warm..n]);
         self.len += n;
+        self.checksum = None;
         n
+    }
+
+    /// Reckons the checksum now, on the core that has just filled the block.
+    pub(crate) fn reckon_checksum(&mut self) {
+        self.checksum = Some(crc32c::crc32c(self.filled()));
+    }
+
+    /// The checksum of what is filled.
+    pub(crate) fn checksum(&self) -> u32 {
+        self.checksum.unwrap_or_else(|| crc32c::crc32c(self.filled()))
     }
 
     /// The first `len` bytes, to be filled by a read; what was in the block is gone.
@@ -48,10 +61,12 @@ impl Block {
             self.bytes.resize(len, 0);
         }
         self.len = len;
+        self.checksum = None;
     }
 
     /// What [`receive`](Self::receive) made room for.
     pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
+        self.checksum = None;
         &mut self.bytes[..self.len]
     }
 
@@ -73,10 +88,14 @@ impl Block {
 
     pub(crate) fn clear(&mut self) {
         self.len = 0;
+        self.checksum = None;
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        if len < self.len {
+            self.len = len;
+            self.checksum = None;
+        }
     }
 }
 
@@ -176,8 +195,9 @@ mod tests {
     fn what_is_kept_for_reuse_is_bounded() {
         let many: Vec<_> = (0..100).map(|_| Block::allocate(64 << 10)).collect();
         drop(many);
-        assert!(kept().bytes <= kept().limit);
-        let sum: usize = kept().shelf.iter().map(|(capacity, _)| capacity).sum();
-        assert_eq!(sum, kept().bytes);
+        let kept = kept();
+        assert!(kept.bytes <= kept.limit);
+        let sum: usize = kept.shelf.iter().map(|(capacity, _)| capacity).sum();
+        assert_eq!(sum, kept.bytes);
     }
 }

@@ -50,7 +50,7 @@ const DEFAULT_RETAIN: u64 = 64 << 20;
 ///     reader.read_to_end(&mut all).await?;
 ///     assert_eq!(all.len(), 1 << 20);
 /// }
-/// assert_eq!(pool.stats().disk_held, 0);
+/// assert_eq!((pool.stats().in_memory, pool.stats().on_disk), (0, 0));
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
@@ -221,7 +221,8 @@ impl PoolBuilder {
 /// A snapshot of a pool. Each figure is exact; they are taken one after the other, while buffers go on.
 ///
 /// `written` to `on_disk` count payload, of all buffers that there are and were; `memory_held` to `peak_disk_held`
-/// count capacity, which is what `memory_limit` and `disk_limit` bound. All are bytes but `buffers`.
+/// count capacity, which is what `memory_limit` and `disk_limit` bound. All are bytes but `buffers`. Capacity may stay in
+/// use for a moment after the last byte was read: a write to disk that the reader has overtaken is not called back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {

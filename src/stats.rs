@@ -6,7 +6,9 @@ use std::time::Duration;
 /// `written - read == in_memory + on_disk` until a side gives the backlog up.
 ///
 /// `written` to `on_disk` count payload; `memory_held` to `file_bytes` count capacity, which is what
-/// `memory_limit` and `disk_limit` bound. All are bytes. No system call is made for it.
+/// `memory_limit` and `disk_limit` bound. All are bytes. No system call is made for it. Capacity may
+/// stay in use for a moment after the last byte was read: a write to disk that the reader has
+/// overtaken is not called back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpillStats {

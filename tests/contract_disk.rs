@@ -53,7 +53,9 @@ fn c06_neither_the_figures_nor_the_file_ever_pass_the_disk_limit() {
             assert!(error.is_none(), "{error:?}");
             at = full;
             let goal = read + random.below((at - read) as usize + 1) as u64;
+            let rounds = Rounds::new();
             while read < goal {
+                rounds.next();
                 let want = random.adversarial((goal - read) as usize).min(buf.len());
                 if let Poll::Ready(n) = try_read(&mut reader, &mut cx, &mut buf[..want]) {
                     let n = n.unwrap();

@@ -637,8 +637,9 @@ fn c09_futures_dropped_at_every_pending_lose_and_repeat_nothing() {
             let mut random = Random::new(times as u64);
             let (mut written, mut read) = (0u64, 0u64);
             let mut buf = vec![0; 40_000];
-            let (mut dropped, total) = (0, 3 * MIB as u64);
+            let (mut dropped, total, rounds) = (0, 3 * MIB as u64, Rounds::new());
             while read < total {
+                rounds.next();
                 if written < total {
                     let n = random.adversarial((total - written) as usize);
                     let done = match random.below(3) {

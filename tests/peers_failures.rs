@@ -367,8 +367,9 @@ fn c04_peer_a_writer_faster_than_the_disk_is_held_and_not_buffered() {
     let scratch = Scratch::new();
     let (mut writer, reader) = scratch.split(LIMIT);
     let mut cx = Context::from_waker(Waker::noop());
-    let (mut at, mut pending) = (0u64, 0);
+    let (mut at, mut pending, rounds) = (0u64, 0, Rounds::new());
     while at < 16 * MIB as u64 {
+        rounds.next();
         match try_write(&mut writer, &mut cx, pattern(at, MIB)) {
             Poll::Ready(n) => at += n.unwrap() as u64,
             Poll::Pending => {

@@ -59,8 +59,12 @@ fn stalled_streams_stay_within_the_budget_and_lose_nothing() {
         for drain in drains {
             assert_eq!(drain.await.unwrap(), 300_000);
         }
+        // A write that was overtaken by its reader may still be under way.
+        support::eventually("everything is given back", || {
+            let stats = pool.stats();
+            (stats.memory_held, stats.disk_held, stats.lent) == (0, 0, 0)
+        });
         let stats = pool.stats();
-        assert_eq!((stats.memory_held, stats.disk_held, stats.lent), (0, 0, 0));
         assert!(stats.peak_memory_held <= 1 << 20);
         assert_eq!((stats.written, stats.read), (200 * 300_000, 200 * 300_000));
     });

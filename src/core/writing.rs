@@ -33,6 +33,11 @@ impl Core {
         taken
     }
 
+    /// Whether what is written now is likely to go to disk.
+    pub(crate) fn is_spilling(&self) -> bool {
+        self.disk.spilling
+    }
+
     /// Hands out the block that is being filled, so that a long copy needs no lock.
     /// [`put_tail`](Self::put_tail) must follow.
     pub(crate) fn take_tail(&mut self) -> Option<Block> {

@@ -95,10 +95,9 @@ impl Shared {
     }
 
     fn write(&self, job: WriteJob, file: Arc<SpillFile>) {
-        let progress = guarded(|| {
-            file.write(self.stream, job.run, job.blocks.iter().map(|(start, block)| (*start, block.filled())))
-        })
-        .unwrap_or_else(|error| Progress { done: 0, fault: Some(error) });
+        let progress =
+            guarded(|| file.write(self.stream, job.run, job.blocks.iter().map(|(start, block)| (*start, &**block))))
+                .unwrap_or_else(|error| Progress { done: 0, fault: Some(error) });
         let at = job.blocks.get(progress.done).map_or(0, |(start, _)| *start);
         let fault = progress.fault.map(|source| {
             if is_full(&source) {

@@ -44,8 +44,13 @@ impl Shared {
                 let appended = if n <= SHORT {
                     state.core.append(&rest[..n])
                 } else if let Some(mut block) = state.core.take_tail() {
+                    let checksum = state.core.is_spilling() && self.stream.codec.verifies();
                     drop(state);
                     block.append(&rest[..n]);
+                    if checksum && block.room() == 0 {
+                        // It will go to disk as a rule; here it is in this core's cache, and the I/O thread is the busier.
+                        block.reckon_checksum();
+                    }
                     state = self.lock();
                     match state.core.put_tail(block) {
                         Ok(appended) => appended,

@@ -1,7 +1,7 @@
 //! The slot codec: what goes into a slot and its trailer, and whether what comes back is that.
 //! Never touches a file. The one seam that encryption at rest would change.
 
-use crate::slot::TRAILER;
+use crate::{block::Block, slot::TRAILER};
 
 /// A trailer, little-endian: format (1 byte), 3 zeros, length (4), stream (8), index (8), 4 zeros,
 /// CRC32C of the payload and of all before (4).
@@ -23,18 +23,23 @@ impl Codec {
 
     /// The trailer of a slot. `stream` is one buffer of this process, `index` the place in it, so
     /// that a slot which is stale or another's is told from the right one.
-    pub(crate) fn seal(self, stream: u64, index: u64, payload: &[u8]) -> Trailer {
-        let mut trailer = self.header(stream, index, payload.len());
+    pub(crate) fn seal(self, stream: u64, index: u64, block: &Block) -> Trailer {
+        let mut trailer = self.header(stream, index, block.len());
         if self.verify {
-            let sum = checksum(payload, &trailer);
+            let sum = checksum(block.checksum(), &trailer);
             trailer[CHECKED..].copy_from_slice(&sum.to_le_bytes());
         }
         trailer
     }
 
-    /// Whether `payload` is what was sealed; else which check failed.
-    pub(crate) fn open(self, stream: u64, index: u64, payload: &[u8], trailer: &Trailer) -> Result<(), &'static str> {
-        let expected = self.header(stream, index, payload.len());
+    /// Whether sealing wants a block's checksum.
+    pub(crate) fn verifies(self) -> bool {
+        self.verify
+    }
+
+    /// Whether `block` is what was sealed; else which check failed.
+    pub(crate) fn open(self, stream: u64, index: u64, block: &Block, trailer: &Trailer) -> Result<(), &'static str> {
+        let expected = self.header(stream, index, block.len());
         for (field, problem) in [
             (0..4, "no slot of this format was written there"),
             (8..16, "the slot belongs to another stream"),
@@ -46,7 +51,7 @@ impl Codec {
                 return Err(problem);
             }
         }
-        if self.verify && checksum(payload, trailer).to_le_bytes() != trailer[CHECKED..] {
+        if self.verify && checksum(block.checksum(), trailer).to_le_bytes() != trailer[CHECKED..] {
             return Err("the checksum does not match");
         }
         Ok(())
@@ -62,43 +67,49 @@ impl Codec {
     }
 }
 
-fn checksum(payload: &[u8], trailer: &Trailer) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(payload), &trailer[..CHECKED])
+fn checksum(payload: u32, trailer: &Trailer) -> u32 {
+    crc32c::crc32c_append(payload, &trailer[..CHECKED])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn block(payload: &[u8]) -> Block {
+        let mut block = Block::allocate(payload.len());
+        block.append(payload);
+        block
+    }
+
     #[test]
     fn c14_every_bit_of_a_sealed_slot_counts() {
         let codec = Codec::new(true);
         let payload = b"some payload".to_vec();
-        let trailer = codec.seal(7, 4096, &payload);
-        codec.open(7, 4096, &payload, &trailer).unwrap();
+        let trailer = codec.seal(7, 4096, &block(&payload));
+        codec.open(7, 4096, &block(&payload), &trailer).unwrap();
         for bit in 0..payload.len() * 8 {
             let mut torn = payload.clone();
             torn[bit / 8] ^= 1 << (bit % 8);
-            codec.open(7, 4096, &torn, &trailer).unwrap_err();
+            codec.open(7, 4096, &block(&torn), &trailer).unwrap_err();
         }
         for bit in 0..TRAILER * 8 {
             let mut torn = trailer;
             torn[bit / 8] ^= 1 << (bit % 8);
-            codec.open(7, 4096, &payload, &torn).unwrap_err();
+            codec.open(7, 4096, &block(&payload), &torn).unwrap_err();
         }
     }
 
     #[test]
     fn c14_a_slot_of_another_stream_or_place_or_length_is_refused_even_unverified() {
         for codec in [Codec::new(true), Codec::new(false)] {
-            let trailer = codec.seal(7, 4096, b"payload");
-            codec.open(7, 4096, b"payload", &trailer).unwrap();
-            codec.open(8, 4096, b"payload", &trailer).unwrap_err();
-            codec.open(7, 8192, b"payload", &trailer).unwrap_err();
-            codec.open(7, 4096, b"payloa", &trailer).unwrap_err();
-            codec.open(7, 4096, b"payload", &[0; TRAILER]).unwrap_err();
+            let trailer = codec.seal(7, 4096, &block(b"payload"));
+            codec.open(7, 4096, &block(b"payload"), &trailer).unwrap();
+            codec.open(8, 4096, &block(b"payload"), &trailer).unwrap_err();
+            codec.open(7, 8192, &block(b"payload"), &trailer).unwrap_err();
+            codec.open(7, 4096, &block(b"payloa"), &trailer).unwrap_err();
+            codec.open(7, 4096, &block(b"payload"), &[0; TRAILER]).unwrap_err();
         }
-        let trailer = Codec::new(false).seal(7, 0, b"payload");
-        Codec::new(false).open(7, 0, b"payl0ad", &trailer).unwrap();
+        let trailer = Codec::new(false).seal(7, 0, &block(b"payload"));
+        Codec::new(false).open(7, 0, &block(b"payl0ad"), &trailer).unwrap();
     }
 }

@@ -98,12 +98,12 @@ impl SpillFile {
         slots_within(self.limit, self.geometry.block())
     }
 
-    /// Writes blocks to adjacent slots. `blocks` gives each payload with its index in the stream.
+    /// Writes blocks to adjacent slots. `blocks` gives each with its index in the stream.
     pub(crate) fn write<'a>(
         &self,
         stream: Stream,
         run: SlotRun,
-        blocks: impl Iterator<Item = (u64, &'a [u8])>,
+        blocks: impl Iterator<Item = (u64, &'a Block)>,
     ) -> Progress<io::Error> {
         let mut blocks = blocks.take(run.count as usize);
         let mut done = 0;
@@ -112,9 +112,9 @@ impl SpillFile {
         }
         for piece in pieces(run) {
             let (mut payloads, mut trailers) = (Vec::new(), Vec::new());
-            for (index, payload) in blocks.by_ref().take(piece.count as usize) {
-                payloads.push(payload);
-                trailers.push(stream.codec.seal(stream.id, index, payload));
+            for (index, block) in blocks.by_ref().take(piece.count as usize) {
+                payloads.push(block.filled());
+                trailers.push(stream.codec.seal(stream.id, index, block));
             }
             let progress = self.write_piece(piece, &payloads, &trailers);
             done += progress.done;
@@ -216,7 +216,7 @@ impl SpillFile {
                     let error = trouble.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                     return Progress { done, fault: Some(ReadFault::Io(error)) };
                 }
-                if let Err(reason) = stream.codec.open(stream.id, index, block.filled(), trailer) {
+                if let Err(reason) = stream.codec.open(stream.id, index, block, trailer) {
                     return Progress { done, fault: Some(ReadFault::Corrupt(reason)) };
                 }
                 done += 1;

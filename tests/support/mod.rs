@@ -222,6 +222,20 @@ pub fn holds_within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Keeps a loop that polls by hand from going round for ever.
+pub struct Rounds(Instant);
+
+impl Rounds {
+    pub fn new() -> Self {
+        Self(Instant::now() + HANG)
+    }
+
+    #[track_caller]
+    pub fn next(&self) {
+        assert!(Instant::now() < self.0, "it gets nowhere");
+    }
+}
+
 /// Sets a flag when it is dropped.
 pub struct DropFlag(pub Arc<AtomicBool>);
 
