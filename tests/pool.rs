@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use spillbuffer::{SpillError, SpillPool, SpillReader};
+use spillbuffer::{SpillError, SpillPool, SpillReader, SpillWriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn pattern(stream: u64, offset: u64, len: usize) -> Vec<u8> {
@@ -82,4 +82,122 @@ fn a_pools_bad_options_are_refused_and_named() {
     assert!(text(pool.builder().temp_dir("/tmp").build()).contains("temp_dir"));
     assert!(text(pool.builder().allow_memory_backed_dir(true).build()).contains("allow_memory_backed_dir"));
     pool.builder().memory_limit(256 << 10).disk_limit(512 << 10).build().unwrap();
+}
+
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    fn length(&mut self) -> usize {
+        let most = [100, 5_000, 40_000, 200_000][self.roll(4) as usize];
+        1 + self.roll(most) as usize
+    }
+}
+
+/// Writes until it has had enough, or the other side has; ends as chance has it.
+async fn write_at_random(mut writer: SpillWriter, stream: u64, mut dice: Dice) {
+    let (total, mut at) = (dice.roll(1 << 20), 0);
+    while at < total {
+        let bytes = pattern(stream, at, dice.length());
+        at += bytes.len() as u64;
+        let written = match dice.roll(3) {
+            0 => writer.write_bytes(bytes.into()).await.map_err(Into::into),
+            _ => writer.write_all(&bytes).await,
+        };
+        if written.is_err() {
+            return;
+        }
+        if dice.roll(8) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    match dice.roll(8) {
+        0 => drop(writer),
+        1 => writer.fail("as planned"),
+        2 => writer.abort("as planned"),
+        _ => drop(writer.finish()),
+    }
+}
+
+/// Reads at any speed and in any way, checks every byte, and may give up.
+async fn read_at_random(mut reader: SpillReader, stream: u64, mut dice: Dice) {
+    let (mut buf, mut at, mut held) = (vec![0; 100_000], 0, Vec::new());
+    let gives_up_at = if dice.roll(6) == 0 { dice.roll(1 << 20) } else { u64::MAX };
+    while at < gives_up_at {
+        for _ in 0..dice.roll([2, 2, 50][dice.0 as usize % 3]) {
+            tokio::task::yield_now().await;
+        }
+        let n = if dice.roll(2) == 0 {
+            match reader.next_chunk().await {
+                Ok(Some(chunk)) => {
+                    assert!(chunk == pattern(stream, at, chunk.len()), "stream {stream}: wrong bytes at {at}");
+                    held.push(chunk);
+                    held.last().map_or(0, bytes::Bytes::len)
+                }
+                Ok(None) => return,
+                Err(error) => return expected(&error),
+            }
+        } else {
+            let most = dice.length().min(buf.len());
+            match reader.read(&mut buf[..most]).await {
+                Ok(0) => return,
+                Ok(n) => {
+                    assert!(buf[..n] == pattern(stream, at, n), "stream {stream}: wrong bytes at {at}");
+                    n
+                }
+                Err(error) => return expected(SpillError::from_io(&error).expect("one of ours")),
+            }
+        };
+        at += n as u64;
+        if held.len() > 4 || dice.roll(3) == 0 {
+            held.clear();
+        }
+    }
+    if dice.roll(2) == 0 {
+        reader.cancel("enough");
+    }
+}
+
+fn expected(error: &SpillError) {
+    assert!(matches!(error, SpillError::WriterDropped | SpillError::WriterFailed { .. }), "{error}");
+}
+
+/// A hundred at a time on a pool that has too little of everything. `SOAK_SECONDS` makes it longer.
+#[test]
+fn a_pool_at_its_limits_under_random_streams_neither_hangs_nor_leaks() {
+    let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let end = std::time::Instant::now() + Duration::from_secs(seconds);
+    let (memory, disk) = (1 << 20, 4 << 20);
+    let pool = SpillPool::builder().memory_limit(memory).disk_limit(disk).min_free_space(0).build().unwrap();
+    let mut seed = 0;
+    while std::time::Instant::now() < end {
+        within(async {
+            let mut tasks = tokio::task::JoinSet::new();
+            for _ in 0..100 {
+                seed += 1;
+                let mut dice = Dice(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15) | 1);
+                let builder = pool.builder().memory_limit([256 << 10, 300_000, 1 << 20][dice.roll(3) as usize]);
+                let (writer, reader) = builder.build().unwrap().into_split();
+                let other = Dice(dice.roll(u64::MAX) | 1);
+                tasks.spawn(write_at_random(writer, seed, dice));
+                tasks.spawn(read_at_random(reader, seed, other));
+            }
+            while let Some(done) = tasks.join_next().await {
+                done.unwrap();
+                let stats = pool.stats();
+                assert!(stats.memory_held <= memory as u64 && stats.disk_held <= disk, "{stats:?}");
+            }
+        });
+        support::eventually("everything is given back", || {
+            let stats = pool.stats();
+            (stats.buffers, stats.memory_held, stats.lent, stats.disk_held) == (0, 0, 0, 0)
+        });
+    }
+    assert!(pool.stats().spilled > 0);
 }

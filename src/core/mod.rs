@@ -228,7 +228,7 @@ impl Core {
     }
 
     pub(crate) fn stats(&self) -> SpillStats {
-        let on_disk = self.disk.bytes;
+        let on_disk = self.on_disk();
         let slot = (self.limits.block + TRAILER) as u64;
         SpillStats {
             written: self.cursor.written,
@@ -245,6 +245,15 @@ impl Core {
             spilled: self.disk.spilled,
             ..SpillStats::default()
         }
+    }
+
+    /// Bytes of the backlog that only the disk has. A block that is back on disk may have been read in part.
+    fn on_disk(&self) -> u64 {
+        let read_of_it = match self.ledger.front() {
+            Some(front) if front.on_disk() > 0 => self.cursor.read - front.start,
+            _ => 0,
+        };
+        self.disk.bytes - read_of_it
     }
 
     pub(super) fn backlog(&self) -> u64 {

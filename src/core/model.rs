@@ -39,6 +39,8 @@ pub(crate) enum Op {
     DropWriter,
     Cancel,
     DropReader,
+    /// Others need the memory.
+    Squeeze,
     /// The driver takes its next job.
     Drive,
     /// A job ends: which, how much of it was done, and how.
@@ -163,6 +165,9 @@ impl Model {
             }
             Op::Cancel => self.end_reader("cancel", SpillError::cancelled("cancel")),
             Op::DropReader => self.end_reader("drop", SpillError::ReaderDropped),
+            Op::Squeeze => {
+                self.core.squeeze();
+            }
             Op::Drive => self.drive(),
             Op::Complete(which, part, fault) => {
                 if let Some(which) = choose(which, self.jobs.len()) {

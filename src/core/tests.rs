@@ -37,6 +37,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => any::<u8>().prop_map(Op::DropChunk),
         1 => Just(Op::ForgetReader),
         1 => Just(Op::ForgetWriter),
+        2 => Just(Op::Squeeze),
         15 => Just(Op::Drive),
         15 => (any::<u8>(), any::<u8>(), fault()).prop_map(|(which, part, fault)| Op::Complete(which, part, fault)),
         8 => (0u32..3_000_000).prop_map(Op::PassTime),
