@@ -19,7 +19,7 @@ use crate::{
 const STEP: u64 = 4 << 20;
 
 /// What is below a step is given back after this time, in nanoseconds.
-const SETTLE: u64 = 40_000_000;
+const SETTLE: u64 = 20_000_000;
 
 /// When no slot has been granted or freed for this time, in nanoseconds, nothing is kept for reuse,
 /// and a file with nothing in it is closed.
