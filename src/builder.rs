@@ -55,6 +55,8 @@ impl Builder {
 
     /// How much disk the backlog may take, in bytes; by default as much as there is.
     ///
+    /// The file system's own map of the file may come on top: a page for some 340 pieces of it on ext4.
+    ///
     /// `0` means memory only. It counts what is on disk now, with checksums, not what has passed
     /// through; a value too small for a single slot (20 KiB) is refused.
     pub fn disk_limit(mut self, bytes: u64) -> Self {
