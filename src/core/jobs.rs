@@ -300,10 +300,12 @@ impl Core {
     }
 
     /// Others need the memory of a buffer whose reader stands still: what is on disk too leaves memory
-    /// now, the rest is written. Says whether there is any; a reader that has moved since the last time is
-    /// let off.
+    /// now, the rest is written. Says whether there is any; one whose reader has moved since the last time, or that is asked
+    /// for the first time, is let off.
     pub(crate) fn squeeze(&mut self) -> bool {
-        if std::mem::take(&mut self.moved) || self.memory.held() == self.memory.lent() {
+        let moved = std::mem::take(&mut self.moved);
+        let asked_before = std::mem::replace(&mut self.asked, !moved);
+        if moved || !asked_before || self.memory.held() == self.memory.lent() {
             return false;
         }
         self.squeezed = true;

@@ -54,8 +54,10 @@ pub(crate) struct Core {
     grace: Grace,
     /// Others need its memory: what can go to disk goes there, until the reader moves.
     squeezed: bool,
-    /// The reader has moved since the last look.
+    /// The reader has moved since it was last asked.
     moved: bool,
+    /// It was asked for memory, and the reader has not moved since.
+    asked: bool,
     /// The backlog was given up: by `abort`, by the reader's end, by data that cannot be read back.
     discarded: bool,
     parked: Parked,
@@ -183,6 +185,7 @@ impl Core {
             grace: Grace::default(),
             squeezed: false,
             moved: false,
+            asked: false,
             discarded: false,
             parked: Parked::default(),
             notes: Notes::default(),

@@ -167,6 +167,7 @@ impl Model {
             Op::DropReader => self.end_reader("drop", SpillError::ReaderDropped),
             Op::Squeeze => {
                 self.core.squeeze();
+                self.core.squeeze();
             }
             Op::Drive => self.drive(),
             Op::Complete(which, part, fault) => {

@@ -124,10 +124,16 @@ impl Core {
         (lets_on && self.writer_wants_block()).then(|| self.purpose())
     }
 
+    /// Whether room is only a matter of what others hold. That is not held against the reader: the lender asks those who stand
+    /// still for theirs.
+    fn waits_on_lender(&self) -> bool {
+        self.memory.is_borrowed() && self.writer_wants_block()
+    }
+
     /// Whether somebody waits for room, and the time for which he does does not count yet.
     pub(super) fn is_to_be_held(&self) -> bool {
         let waits = self.parked.writer || !self.item.is_empty();
-        waits && !self.disk.spilling && !self.grace.is_held() && !self.item_has_room()
+        waits && !self.disk.spilling && !self.grace.is_held() && !self.item_has_room() && !self.waits_on_lender()
     }
 
     /// Whether the window is half empty; an item that waits to get into it does not count.

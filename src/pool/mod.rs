@@ -216,7 +216,7 @@ impl Pool {
 
     /// Asks members whose readers stand still for memory. Says whether any will come.
     fn squeeze(&self) -> bool {
-        const AT_ONCE: usize = 32;
+        const AT_ONCE: usize = 256;
         let Some(shared) = &self.shared else { return false };
         let mut any = false;
         for member in shared.members.to_ask(AT_ONCE) {

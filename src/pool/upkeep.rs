@@ -26,7 +26,7 @@ const SETTLE: u64 = 20_000_000;
 const QUIET: u64 = 1_000_000_000;
 
 /// How long one who waits for memory goes unserved before all are looked at again, in nanoseconds: one that was
-/// served may not have taken what it was offered.
+/// served may not have taken what it was offered. It is also the time in which a reader moves if it does not stand still.
 const ASK_AGAIN: u64 = 5_000_000;
 
 /// Space should be given back.
@@ -44,6 +44,8 @@ pub(super) struct State {
     queued: bool,
     /// A call by the clock is due at this time.
     armed: Option<u64>,
+    /// When the members were last asked for memory.
+    asked_at: u64,
     /// A look at those who wait for memory is due at this time.
     asks_at: Option<u64>,
     /// When a slot was last granted or freed.
@@ -117,6 +119,17 @@ impl Pool {
         if clock::call_at(at, me).is_err() {
             self.lock().upkeep.armed = None;
         }
+    }
+
+    /// Whether the members have had time to move since they were last asked for memory.
+    fn may_ask(&self) -> bool {
+        let now = clock::now();
+        let mut disk = self.lock();
+        let due = now >= disk.upkeep.asked_at + ASK_AGAIN;
+        if due {
+            disk.upkeep.asked_at = now;
+        }
+        due
     }
 
     /// Those who wait are looked at again in a while: one who was served may not have taken what there was.
@@ -203,7 +216,9 @@ impl Work for Pool {
             }
             Chore::Nothing => {
                 if self.somebody_waits() {
-                    self.squeeze();
+                    if self.may_ask() {
+                        self.squeeze();
+                    }
                     self.memory_came();
                     self.ask_again();
                 }
