@@ -20,7 +20,9 @@ impl Core {
         if self.parked.writer && could_write {
             return Some("the writer is parked and could go on");
         }
-        let waits = self.ends.writer_is_open() && (self.parked.writer || !self.item.is_empty()) && !self.discarded;
+        let waits = self.ends.writer_is_open() && (self.parked.writer || !self.item.is_empty()) && !self.discarded
+            // The lender has them in its queue.
+            && !self.waits_on_lender();
         if waits && !self.disk.spilling && self.deadline().is_none() {
             return Some("the writer is held and nobody will end it");
         }

@@ -2,15 +2,17 @@
 
 use proptest::prelude::*;
 
-use std::io;
+use std::{io, sync::Arc};
 
 use super::{
     Core, Front, Room, WriteFault, Wrote,
-    model::{Fault, Model, Op},
+    model::{Fault, Herd, Model, Op},
 };
 use crate::{
     error::{SpillError, StorageOp},
+    lender::Lender,
     options::{Limits, OnFull},
+    pool::Budget,
     slot::SlotRun,
 };
 
@@ -98,6 +100,26 @@ fn core() -> Core {
     Core::new(Limits { memory: 256, block: 64, disk: None, slots: u64::MAX, on_full: OnFull::Wait }, None)
 }
 
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn c04_buffers_that_share_memory_all_get_on_and_give_all_back(
+        count in 2usize..6,
+        fail in any::<bool>(),
+        ops in prop::collection::vec((any::<u8>(), op()), 0..250),
+        ends in prop::collection::vec((any::<u8>(), end()), 0..4),
+    ) {
+        let on_full = if fail { OnFull::Fail } else { OnFull::Wait };
+        let limits = Limits { memory: 6 * 64, block: 64, disk: None, slots: u64::MAX, on_full };
+        let budget = Arc::new(Budget::new(8 * 64, 64));
+        let lender: Arc<dyn Lender> = budget.clone();
+        let ops: Vec<_> = ops.into_iter().chain(ends).collect();
+        Herd::new(count, limits, &lender).run(&ops);
+        prop_assert_eq!((budget.held(), budget.lent()), (0, 0));
+    }
+}
+
 /// As the shell does it.
 fn settle(core: &mut Core, now: u64) {
     let mut more = core.settle(now).more;
@@ -174,7 +196,7 @@ fn c08_a_full_disk_is_tried_again_after_a_free_and_once_a_second() {
     let mut core = core();
     assert!(core.offer(&mut vec![7; 1000].into()).unwrap());
     spilling(&mut core, 0);
-    let full = || WriteFault::Full(std::sync::Arc::new(io::Error::from_raw_os_error(28)));
+    let full = || WriteFault::Full(Arc::new(io::Error::from_raw_os_error(28)));
     let job = core.start_write(SlotRun::new(0, 1));
     core.wrote(job, Wrote { done: 1, fault: Some(full()) }, 5);
     settle(&mut core, 5);

@@ -126,7 +126,7 @@ impl Core {
 
     /// Whether room is only a matter of what others hold. That is not held against the reader: the lender asks those who stand
     /// still for theirs.
-    fn waits_on_lender(&self) -> bool {
+    pub(super) fn waits_on_lender(&self) -> bool {
         self.memory.is_borrowed() && self.writer_wants_block()
     }
 
