@@ -22,6 +22,8 @@ pub(crate) trait Lender: Debug + Send + Sync {
     fn may_lend(&self, bytes: usize) -> bool;
     fn lend(&self, bytes: usize);
     fn unlend(&self, bytes: usize);
+    /// Whether the disk that would relieve memory is full.
+    fn is_exhausted(&self) -> bool;
     /// Whether there is so little left that what can go to disk should.
     fn is_tight(&self) -> bool;
 }

@@ -201,3 +201,61 @@ fn a_pool_at_its_limits_under_random_streams_neither_hangs_nor_leaks() {
     }
     assert!(pool.stats().spilled > 0);
 }
+
+/// A hog holds most of the memory, and neither writes nor reads: it is never held, so by itself it would spill nothing.
+#[test]
+fn what_a_stalled_stream_holds_goes_to_disk_when_another_needs_it() {
+    within(async {
+        let pool = SpillPool::builder().memory_limit(1 << 20).build().unwrap();
+        let (mut hog, hog_reader) = pool.builder().memory_limit(1 << 20).build().unwrap().into_split();
+        // Also a block that is filled in part.
+        hog.write_all(&pattern(0, 0, 700_000)).await.unwrap();
+        assert_eq!(hog.stats().on_disk, 0);
+
+        let (mut writer, reader) = pool.buffer().into_split();
+        for piece in 0..20 {
+            writer.write_all(&pattern(1, piece * 100_000, 100_000)).await.unwrap();
+        }
+        writer.finish().unwrap();
+        support::eventually("the hog's memory is given up", || {
+            let stats = hog.stats();
+            stats.memory_held == 0 && stats.on_disk == 700_000
+        });
+        assert_eq!(drain(1, reader).await, 2_000_000);
+        hog.finish().unwrap();
+        assert_eq!(drain(0, hog_reader).await, 700_000);
+    });
+}
+
+/// At the disk limit writers wait; a reader that frees space lets on the one that has waited longest, and no other goes before.
+#[test]
+fn at_the_disk_limit_a_drain_lets_the_writers_on_and_fail_fails_alone() {
+    within(async {
+        let pool = SpillPool::builder().memory_limit(1 << 20).disk_limit(2 << 20).min_free_space(0).build().unwrap();
+        let mut readers = Vec::new();
+        let mut writers = tokio::task::JoinSet::new();
+        for stream in 0..4u64 {
+            let (mut writer, reader) = pool.buffer().into_split();
+            readers.push(reader);
+            writers.spawn(async move {
+                for piece in 0..10 {
+                    writer.write_all(&pattern(stream, piece * 100_000, 100_000)).await.unwrap();
+                }
+                writer.finish().unwrap();
+            });
+        }
+        support::eventually("the disk is full", || pool.stats().disk_held > (2 << 20) - 3 * (64 << 10));
+        let failing = pool.builder().on_full(spillbuffer::OnFull::Fail).build().unwrap();
+        let (mut writer, unread) = failing.into_split();
+        let error = writer.write_all(&vec![1; 3 << 20]).await.unwrap_err();
+        assert!(matches!(SpillError::from_io(&error), Some(SpillError::DiskLimit { .. })), "{error}");
+        drop((writer, unread));
+        for (stream, reader) in readers.into_iter().enumerate() {
+            assert_eq!(drain(stream as u64, reader).await, 1_000_000);
+        }
+        while let Some(done) = writers.join_next().await {
+            done.unwrap();
+        }
+        assert!(pool.stats().peak_disk_held <= 2 << 20);
+    });
+}

@@ -67,6 +67,10 @@ impl Memory {
         self.lender.is_some()
     }
 
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.lender.as_ref().is_some_and(|lender| lender.is_exhausted())
+    }
+
     pub(crate) fn is_tight(&self) -> bool {
         self.lender.as_ref().is_some_and(|lender| lender.is_tight())
     }

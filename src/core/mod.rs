@@ -54,6 +54,8 @@ pub(crate) struct Core {
     grace: Grace,
     /// Others need its memory: what can go to disk goes there, until the reader moves.
     squeezed: bool,
+    /// When to look again whether the disk of all is full.
+    look_at: Option<u64>,
     /// The reader has moved since it was last asked.
     moved: bool,
     /// It was asked for memory, and the reader has not moved since.
@@ -184,6 +186,7 @@ impl Core {
             ends: Ends::new(),
             grace: Grace::default(),
             squeezed: false,
+            look_at: None,
             moved: false,
             asked: false,
             discarded: false,

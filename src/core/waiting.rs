@@ -2,7 +2,10 @@
 //! Never forgets one who is parked.
 
 use super::{Core, Wakes};
-use crate::lender::Purpose;
+use crate::{lender::Purpose, options::OnFull};
+
+/// How often a writer that would fail looks whether others have filled the disk, in nanoseconds.
+const LOOK: u64 = 5_000_000;
 
 impl Core {
     pub(crate) fn park_reader(&mut self) {
@@ -17,6 +20,7 @@ impl Core {
     /// Time has passed, as [`deadline`](Self::deadline) asked.
     pub(crate) fn tick(&mut self, now: u64) {
         self.notes.ticked = true;
+        self.look_at = None;
         if self.disk.retry_at().is_some_and(|at| at <= now) {
             self.unblock();
         }
@@ -40,7 +44,7 @@ impl Core {
     /// one call in a millisecond is enough for a buffer, however often it is full.
     pub(crate) fn deadline(&self) -> Option<u64> {
         let grace = if self.disk.spilling { None } else { self.grace.next_look() };
-        [grace, self.disk.retry_at()].into_iter().flatten().min()
+        [grace, self.disk.retry_at(), self.look_at].into_iter().flatten().min()
     }
 
     /// Whether [`settle`](Self::settle) wants to know the time.
@@ -49,6 +53,7 @@ impl Core {
         let held = self.grace.is_held();
         let waits = self.parked.writer || !self.item.is_empty();
         (waits && !held && !self.disk.spilling)
+            || self.looks_at_the_disk()
             || (held && (notes.reader_polled || notes.reader_yields || notes.visible || notes.writable || notes.ticked))
     }
 
@@ -97,6 +102,7 @@ impl Core {
         if reader || notes.reader_yields {
             self.grace.reader_woken(now);
         }
+        self.look_at = self.looks_at_the_disk().then(|| self.look_at.unwrap_or(now + LOOK));
         self.invariants();
         let more = (lets_on || !self.grace.is_held()) && self.item_has_room();
         let lacks = self.lacks(lets_on);
@@ -127,7 +133,17 @@ impl Core {
     /// Whether room is only a matter of what others hold. That is not held against the reader: the lender asks those who stand
     /// still for theirs.
     pub(super) fn waits_on_lender(&self) -> bool {
-        self.memory.is_borrowed() && self.writer_wants_block()
+        self.memory.is_borrowed() && self.limits.on_full == OnFull::Wait && self.writer_wants_block()
+    }
+
+    /// Whether a writer that fails rather than waits is out of patience, and waits for what others hold: it fails when the disk
+    /// is full, which nobody tells it.
+    fn looks_at_the_disk(&self) -> bool {
+        self.limits.on_full == OnFull::Fail
+            && self.disk.spilling
+            && self.parked.writer
+            && self.memory.is_borrowed()
+            && self.ends.writer_is_open()
     }
 
     /// Whether somebody waits for room, and the time for which he does does not count yet.

@@ -161,7 +161,7 @@ impl Core {
         self.limits.on_full == OnFull::Fail
             && self.disk.spilling
             && self.disk.writing == 0
-            && !self.disk_takes_more()
+            && (!self.disk_takes_more() || self.memory.is_exhausted())
             && !self.disk.is_busy()
             && self.ends.writer_is_open()
             && !self.has_room()

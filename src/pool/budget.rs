@@ -1,7 +1,7 @@
 //! The memory that many buffers share, counted without a lock.
 //! Never says who gets it next: that is the queue's.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use crate::lender::{Lender, Purpose};
 
@@ -19,12 +19,21 @@ pub(crate) struct Budget {
     held: AtomicUsize,
     lent: AtomicUsize,
     peak: AtomicUsize,
+    exhausted: AtomicBool,
 }
 
 impl Budget {
     pub(crate) fn new(limit: usize, block: usize) -> Self {
         let reserve = (limit / 16).max(LEAST_BLOCKS / 4 * block);
-        Self { limit, block, reserve, held: AtomicUsize::new(0), lent: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
+        Self {
+            limit,
+            block,
+            reserve,
+            held: AtomicUsize::new(0),
+            lent: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            exhausted: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn held(&self) -> usize {
@@ -37,6 +46,11 @@ impl Budget {
 
     pub(crate) fn peak(&self) -> usize {
         self.peak.load(SeqCst)
+    }
+
+    /// Whether there was no slot when one was last asked for.
+    pub(super) fn set_exhausted(&self, exhausted: bool) {
+        self.exhausted.store(exhausted, SeqCst);
     }
 
     /// How many blocks could be had now.
@@ -81,6 +95,10 @@ impl Lender for Budget {
 
     fn unlend(&self, bytes: usize) {
         self.lent.fetch_sub(bytes, SeqCst);
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.exhausted.load(SeqCst)
     }
 
     fn is_tight(&self) -> bool {

@@ -249,6 +249,9 @@ impl Pool {
             if turn && disk.slots.is_punching() {
                 return Grant::Busy;
             }
+            if let Some(budget) = self.budget() {
+                budget.set_exhausted(!disk.slots.has_room());
+            }
             if self.shared.is_some() && disk.queue.iter().all(|(queued, _)| *queued != id) {
                 disk.queue.push_back((id, Weak::clone(member)));
             }
@@ -341,6 +344,9 @@ impl Pool {
             disk.slots.free(run);
         }
         disk.upkeep.active_at = clock::now();
+        if let Some(budget) = self.budget() {
+            budget.set_exhausted(false);
+        }
         let turn = !disk.queue.is_empty();
         Followup { upkeep: self.due(&mut disk), turn }
     }
