@@ -322,3 +322,55 @@ fn spill_contiguously(core: &mut Core, slots: u64) {
         settle(core, 2_000_000);
     }
 }
+
+fn fill_and_park(core: &mut Core, now: u64) {
+    while let Ok(Room::Bytes(room)) = core.room() {
+        core.append(&vec![7; room]);
+    }
+    core.park_writer();
+    settle(core, now);
+}
+
+fn consume_a_block(core: &mut Core) {
+    let Front::Block { block, at } = core.front() else { panic!("it is in memory") };
+    core.consume(block.len() - at);
+    core.put_back(block);
+}
+
+/// A reader that took half the window within a millisecond held the writer nearly all the time: it was let on at half the
+/// window and not before, and half the window forgave the time it was held.
+#[test]
+fn c03_a_slow_reader_does_not_set_the_writers_pace() {
+    let mut core = core();
+    fill_and_park(&mut core, 1000);
+    consume_a_block(&mut core);
+    assert!(!core.settle(1010).writer, "a fast reader is about to make half the window free");
+    consume_a_block(&mut core);
+    assert!(core.settle(1020).writer, "half of the window is free");
+
+    fill_and_park(&mut core, 10_000);
+    consume_a_block(&mut core);
+    assert!(core.settle(11_000).writer, "whatever room there is will do when it takes long");
+}
+
+/// With many tasks on few threads a turn takes longer than the writer's patience: a reader whose budget was used up, and that
+/// waited for its next turn, was taken for one that lags.
+#[test]
+fn c05_a_reader_that_yields_is_excused_like_one_that_was_woken() {
+    for (yields, excused) in [(true, true), (false, false)] {
+        let mut core = core();
+        fill_and_park(&mut core, 0);
+        if yields {
+            core.reader_yields();
+        }
+        settle(&mut core, 0);
+        for now in [1_000_000, 20_900_000] {
+            core.tick(now);
+            settle(&mut core, now);
+        }
+        assert_eq!(core.wants_write().is_none(), excused);
+        core.tick(21_000_000);
+        settle(&mut core, 21_000_000);
+        assert!(core.wants_write().is_some(), "not for ever");
+    }
+}

@@ -1,4 +1,4 @@
-//! Handing bytes out. Never copies more than a few of them under the lock, and never waits for the
+//! Handing bytes out. Never copies more than [`STEAL`] bytes under the lock, and never waits for the
 //! disk: what the page cache does not have at once, an I/O thread reads.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Taking bytes in. Never copies more than a few of them under the lock.
+//! Taking bytes in. Never copies more than a block's worth under the lock, and that only of an item.
 
 use std::{
     io::IoSlice,

@@ -38,7 +38,7 @@ pub(super) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
 
 pub(super) fn memory_backed(path: &Path) -> io::Result<Option<&'static str>> {
     // Magic numbers of linux/magic.h; the type differs between architectures.
-    #[allow(clippy::cast_lossless, clippy::unnecessary_cast, clippy::cast_sign_loss)]
+    #[allow(clippy::cast_lossless, clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "the same")]
     let magic = statfs(path)?.f_type as u64 as u32;
     Ok(match magic {
         0x0102_1994 => Some("tmpfs"),
