@@ -177,8 +177,16 @@ impl Target for Slice<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        self.buf[self.filled..self.filled + bytes.len()].copy_from_slice(bytes);
+        self.space(bytes.len()).copy_from_slice(bytes);
         self.filled += bytes.len();
+    }
+
+    fn space(&mut self, len: usize) -> &mut [u8] {
+        &mut self.buf[self.filled..self.filled + len]
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.filled += n;
     }
 }
 

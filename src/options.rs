@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::{error::SpillError, slot};
+use crate::{
+    error::SpillError,
+    slot::{Geometry, MAX_SLOTS},
+};
 
 /// The smallest `memory_limit`, in bytes.
 pub(crate) const MIN_MEMORY: usize = 64 << 10;
@@ -60,15 +63,15 @@ impl Settings {
         }
         let block = block_size(self.memory_limit, self.disk_limit);
         let slots = match self.disk_limit {
-            None => slot::MAX_SLOTS,
-            Some(bytes) => slot::slots_within(bytes, block),
+            None => MAX_SLOTS,
+            Some(bytes) => Geometry::new(block).slots_within(bytes),
         };
         if let (0, Some(bytes @ 1..)) = (slots, self.disk_limit) {
             return refuse(
                 "disk_limit",
                 format!(
                     "of {bytes} bytes is too small: one slot takes {} (0 means memory only)",
-                    slot::least_file(block)
+                    Geometry::new(block).occupied(1)
                 ),
             );
         }
@@ -104,10 +107,10 @@ impl Settings {
         }
         let slots = match self.disk_limit {
             None => pool.slots,
-            Some(bytes) => slot::slots_within(bytes, pool.block),
+            Some(bytes) => Geometry::new(pool.block).slots_within(bytes),
         };
         if let Some(bytes) = self.disk_limit {
-            let least = slot::least_file(pool.block);
+            let least = Geometry::new(pool.block).occupied(1);
             if bytes > 0 && (slots == 0 || slots > pool.slots) {
                 let most = pool.disk.unwrap_or(u64::MAX);
                 let problem =
@@ -133,7 +136,8 @@ impl Settings {
 /// writer and the disk take turns instead of working at once.
 fn block_size(memory: usize, disk: Option<u64>) -> usize {
     let mut block = LARGEST_BLOCK;
-    let slots = |block| disk.filter(|&bytes| bytes > 0).map_or(u64::MAX, |bytes| slot::slots_within(bytes, block));
+    let slots =
+        |block| disk.filter(|&bytes| bytes > 0).map_or(u64::MAX, |bytes| Geometry::new(block).slots_within(bytes));
     while block > SMALLEST_BLOCK && (memory / block < 8 || slots(block) < 4) {
         block /= 2;
     }

@@ -182,6 +182,14 @@ impl Target for ReadBuf<'_> {
     fn put(&mut self, bytes: &[u8]) {
         self.put_slice(bytes);
     }
+
+    fn space(&mut self, len: usize) -> &mut [u8] {
+        self.initialize_unfilled_to(len)
+    }
+
+    fn advance(&mut self, n: usize) {
+        ReadBuf::advance(self, n);
+    }
 }
 
 impl Drop for SpillReader {

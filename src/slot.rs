@@ -1,19 +1,22 @@
 //! Slots: numbered places of one block each in a temp file, and where in the file they lie.
 //! Never touches a file.
 //!
-//! A file is a row of groups: one page of trailers, then the payloads they belong to.
+//! A file is a row of groups: one page of trailers, a hole, then the payloads they belong to.
 //!
 //! ```text
-//! | trailers 0..128 | payload 0 | payload 1 | .. | payload 127 | trailers 128..256 | payload 128 | ..
+//! | trailers 0..128 | hole | payload 0 | payload 1 | .. | payload 127 | trailers 128..256 | hole | payload 128 | ..
 //! ```
 //!
-//! A payload is exactly a block and begins on a page, so that a 64 KiB write is one copy, a run of
-//! slots is one `pwritev`, and direct I/O stays possible; neither holds with a trailer inside the slot.
+//! A payload is exactly a block, so that a 64 KiB write is one copy, a run of slots is one `pwritev`, and direct
+//! I/O stays possible; none of that holds with a trailer inside the slot. The hole occupies nothing, and has payloads begin
+//! where the page cache can hold them in large pieces: a page off that, writing them takes up to half as long again.
 
 /// Bytes of one trailer on disk.
 pub(crate) const TRAILER: usize = 32;
 /// Bytes of a group's trailer page.
 pub(crate) const PAGE: u64 = 4096;
+/// From a group's beginning to its first payload, in bytes of the file: the trailer page and a hole.
+const HEADER: u64 = 64 << 10;
 /// Slots of one group: as many trailers as fill a page.
 pub(crate) const GROUP: u64 = PAGE / TRAILER as u64;
 /// A number of slots that no disk holds and whose offsets still fit a file offset.
@@ -56,7 +59,7 @@ impl Geometry {
     }
 
     pub(crate) fn payload(self, slot: u64) -> u64 {
-        self.group_start(slot / GROUP) + PAGE + slot % GROUP * self.block
+        self.group_start(slot / GROUP) + HEADER + slot % GROUP * self.block
     }
 
     pub(crate) fn trailer(self, slot: u64) -> u64 {
@@ -67,13 +70,36 @@ impl Geometry {
         group * self.group_bytes()
     }
 
-    pub(crate) fn group_bytes(self) -> u64 {
-        PAGE + GROUP * self.block
+    fn group_bytes(self) -> u64 {
+        HEADER + GROUP * self.block
     }
 
-    /// Bytes of a file that ends behind this many slots.
-    pub(crate) fn file_bytes(self, slots: u64) -> u64 {
+    /// The length of a file that ends behind this many slots.
+    pub(crate) fn file_len(self, slots: u64) -> u64 {
         if slots == 0 { 0 } else { self.payload(slots - 1) + self.block }
+    }
+
+    /// What the first so many slots of a file occupy with their trailers, in bytes.
+    pub(crate) fn occupied(self, slots: u64) -> u64 {
+        slots * self.block + slots.div_ceil(GROUP) * PAGE
+    }
+
+    /// How many slots occupy at most `bytes`.
+    pub(crate) fn slots_within(self, bytes: u64) -> u64 {
+        self.whole_slots(bytes, PAGE)
+    }
+
+    /// How many slots a file has that is at most `len` bytes long.
+    pub(crate) fn slots_in_file(self, len: u64) -> u64 {
+        self.whole_slots(len, HEADER)
+    }
+
+    /// How many slots there are in `bytes`, where each group takes `header` besides.
+    fn whole_slots(self, bytes: u64, header: u64) -> u64 {
+        let group = header + GROUP * self.block;
+        let rest = bytes % group;
+        let slots = bytes / group * GROUP + rest.saturating_sub(header) / self.block;
+        slots.min(MAX_SLOTS)
     }
 }
 
@@ -88,31 +114,21 @@ pub(crate) fn pieces(run: SlotRun) -> impl Iterator<Item = SlotRun> {
     })
 }
 
-/// How many slots a file of at most `bytes` can have.
-pub(crate) fn slots_within(bytes: u64, block: usize) -> u64 {
-    let geometry = Geometry::new(block);
-    let rest = bytes % geometry.group_bytes();
-    let slots = bytes / geometry.group_bytes() * GROUP + rest.saturating_sub(PAGE) / geometry.block;
-    slots.min(MAX_SLOTS)
-}
-
-/// The smallest file that has a slot.
-pub(crate) fn least_file(block: usize) -> u64 {
-    Geometry::new(block).file_bytes(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn c06_the_file_of_as_many_slots_as_a_limit_allows_is_within_it() {
+    fn c06_as_many_slots_as_a_limit_allows_are_within_it_and_one_more_is_not() {
         for block in [16 << 10, 32 << 10, 64 << 10] {
             let geometry = Geometry::new(block);
             for limit in (0..(40 << 20)).step_by(7919) {
-                let slots = slots_within(limit, block);
-                assert!(geometry.file_bytes(slots) <= limit);
-                assert!(geometry.file_bytes(slots + 1) > limit);
+                let slots = geometry.slots_within(limit);
+                assert!(geometry.occupied(slots) <= limit);
+                assert!(geometry.occupied(slots + 1) > limit);
+                let slots = geometry.slots_in_file(limit);
+                assert!(geometry.file_len(slots) <= limit);
+                assert!(geometry.file_len(slots + 1) > limit);
             }
         }
     }

@@ -31,7 +31,7 @@ impl Core {
             && self.disk_takes_more()
             && self.disk.writing == 0
             && self.wants_write().is_none()
-            && !matches!(self.ledger.front(), Some(Entry { place: Place::Reading(_), .. }))
+            && !matches!(self.ledger.front(), Some(Entry { place: Place::Reading(_) | Place::Direct(_), .. }))
         {
             return Some("the writer waits and nothing is on its way to disk");
         }
@@ -53,7 +53,7 @@ impl Core {
             at = Some(entry.end());
             on_disk += entry.on_disk();
             slots += match &entry.place {
-                Place::Disk(run) | Place::Reading(run) => {
+                Place::Disk(run) | Place::Reading(run) | Place::Direct(run) => {
                     let block = self.limits.block as u64;
                     assert!(run.count > 0 && entry.len <= run.count * block && entry.len > (run.count - 1) * block);
                     run.count

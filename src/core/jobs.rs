@@ -16,6 +16,9 @@ const BATCH: usize = 16;
 /// The most blocks that are read back at once.
 const READ_BATCH: usize = 4;
 
+/// The most slots that are read into the reader's own memory at once.
+const DIRECT: u64 = 16;
+
 /// A full disk is tried again after this many nanoseconds, if no slot came free before.
 const RETRY: u64 = 1_000_000_000;
 
@@ -84,6 +87,16 @@ pub(crate) struct ReadJob {
     pub(crate) start: u64,
     pub(crate) run: SlotRun,
     pub(crate) blocks: Vec<Block>,
+}
+
+/// Slots to be read into the reader's own memory, which is as long as their payloads.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct DirectRead {
+    /// The stream's offset of the first byte.
+    pub(crate) start: u64,
+    pub(crate) run: SlotRun,
+    pub(crate) len: usize,
 }
 
 impl Disk {
@@ -297,6 +310,68 @@ impl Core {
         self.ledger.replace(at, parts.into_iter());
         self.ledger.join(at, last, self.limits.block as u64);
         self.note_peaks();
+    }
+
+    /// Begins to read as many whole slots at the front as fit into `room` bytes of the reader's own memory: no block is
+    /// needed for them, and no second copy. [`did_direct`](Self::did_direct) must follow.
+    pub(crate) fn start_direct(&mut self, room: usize) -> Option<DirectRead> {
+        let &Entry { start, len, place: Place::Disk(run) } = self.ledger.front()? else { return None };
+        let block = self.limits.block as u64;
+        let fit = if len <= room as u64 { run.count } else { room as u64 / block };
+        let head = SlotRun::new(run.first, fit.min(DIRECT));
+        if head.count == 0 || start != self.cursor.read {
+            return None;
+        }
+        let taken = len.min(head.count * block);
+        let parts = [
+            Some(Entry { start, len: taken, place: Place::Direct(head) }),
+            (head.count < run.count).then(|| Entry {
+                start: start + taken,
+                len: len - taken,
+                place: Place::Disk(SlotRun::new(head.end(), run.count - head.count)),
+            }),
+        ];
+        self.ledger.replace(0, parts.into_iter().flatten());
+        Some(DirectRead { start, run: head, len: taken as usize })
+    }
+
+    /// A direct read has ended: the first `good` slots are what was written; what `fault` is about begins behind them.
+    /// Says how many bytes the reader has got; they count as read.
+    pub(crate) fn did_direct(&mut self, job: &DirectRead, good: usize, fault: Option<SpillError>) -> usize {
+        let &DirectRead { start, run, len } = job;
+        let reads = |entry: &Entry| matches!(entry.place, Place::Direct(own) if own == run);
+        let Some(at) = self.ledger.starting_at(start).filter(|&at| self.ledger.get(at).is_some_and(reads)) else {
+            // Given up meanwhile.
+            self.free(run);
+            return 0;
+        };
+        let (block, len) = (self.limits.block as u64, len as u64);
+        let good = (good as u64).min(run.count);
+        let bad = u64::from(fault.is_some() && good < run.count);
+        let bytes = |slots: u64| len.min(slots * block);
+        let entry = |from: u64, to: u64, place: Place| Entry {
+            start: start + bytes(from),
+            len: bytes(to) - bytes(from),
+            place,
+        };
+        let on_disk = |from: u64, to: u64| {
+            (from < to).then(|| entry(from, to, Place::Disk(SlotRun::new(run.first + from, to - from))))
+        };
+        let fault = fault.filter(|_| bad > 0).map(|error| entry(good, good + bad, Place::Bad(Box::new(error))));
+        if let Some(fault) = &fault {
+            self.disk.bytes -= fault.len;
+            self.free(SlotRun::one(run.first + good));
+        }
+        let parts = [on_disk(0, good), fault, on_disk(good + bad, run.count)];
+        let count = parts.iter().flatten().count();
+        self.ledger.replace(at, parts.into_iter().flatten());
+        self.ledger.join(at + usize::from(good > 0), at + count, block);
+        if good > 0 {
+            self.consume(bytes(good) as usize);
+        }
+        // What is kept for the reader depends on what is next.
+        self.notes.writable = true;
+        bytes(good) as usize
     }
 
     /// Others need the memory of a buffer whose reader stands still: what is on disk too leaves memory

@@ -28,6 +28,8 @@ pub(crate) enum Place {
     Disk(SlotRun),
     /// On its way back.
     Reading(SlotRun),
+    /// On its way into the reader's own memory.
+    Direct(SlotRun),
     /// Read back and not yet consumed: the slot stays, so that the block can be taken away again.
     Ahead {
         block: Arc<Block>,
@@ -45,14 +47,14 @@ impl Entry {
     pub(crate) fn block(&self) -> Option<&Arc<Block>> {
         match &self.place {
             Place::Memory(block) | Place::Writing { block, .. } | Place::Ahead { block, .. } => Some(block),
-            Place::Disk(_) | Place::Reading(_) | Place::Bad(_) => None,
+            Place::Disk(_) | Place::Reading(_) | Place::Direct(_) | Place::Bad(_) => None,
         }
     }
 
     /// Bytes that only the disk holds.
     pub(crate) fn on_disk(&self) -> u64 {
         match self.place {
-            Place::Disk(_) | Place::Reading(_) => self.len,
+            Place::Disk(_) | Place::Reading(_) | Place::Direct(_) => self.len,
             _ => 0,
         }
     }

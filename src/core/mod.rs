@@ -295,7 +295,7 @@ impl Core {
                 self.free(run);
             }
             // A read in flight frees its slots when it ends.
-            Place::Reading(_) => self.disk.bytes -= entry.len,
+            Place::Reading(_) | Place::Direct(_) => self.disk.bytes -= entry.len,
             Place::Bad(_) => {}
         }
     }

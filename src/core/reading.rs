@@ -38,7 +38,7 @@ impl Core {
                     Front::Block { block: Arc::clone(block), at: (self.cursor.read - entry.start) as usize }
                 }
                 Place::Disk(_) if self.wants_read().is_some() && !self.reader_lacks_memory() => Front::Disk,
-                Place::Disk(_) | Place::Reading(_) => Front::Wait,
+                Place::Disk(_) | Place::Reading(_) | Place::Direct(_) => Front::Wait,
                 Place::Bad(error) => Front::Failed(SpillError::clone(error)),
             };
         }

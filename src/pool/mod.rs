@@ -199,7 +199,11 @@ impl Pool {
         let Some(shared) = &self.shared else { return };
         shared.members.wait(member, purpose);
         // Some may have come free before the queue knew of it: upkeep looks at that, and asks for more.
-        self.begin_upkeep();
+        if shared.budget.available(purpose) > 0 || self.may_ask() {
+            self.begin_upkeep();
+        } else {
+            self.ask_again();
+        }
     }
 
     pub(crate) fn somebody_waits(&self) -> bool {

@@ -122,18 +122,12 @@ impl Pool {
     }
 
     /// Whether the members have had time to move since they were last asked for memory.
-    fn may_ask(&self) -> bool {
-        let now = clock::now();
-        let mut disk = self.lock();
-        let due = now >= disk.upkeep.asked_at + ASK_AGAIN;
-        if due {
-            disk.upkeep.asked_at = now;
-        }
-        due
+    pub(super) fn may_ask(&self) -> bool {
+        clock::now() >= self.lock().upkeep.asked_at + ASK_AGAIN
     }
 
     /// Those who wait are looked at again in a while: one who was served may not have taken what there was.
-    fn ask_again(&self) {
+    pub(super) fn ask_again(&self) {
         if !self.somebody_waits() {
             return;
         }
@@ -217,6 +211,7 @@ impl Work for Pool {
             Chore::Nothing => {
                 if self.somebody_waits() {
                     if self.may_ask() {
+                        self.lock().upkeep.asked_at = clock::now();
                         self.squeeze();
                     }
                     self.memory_came();

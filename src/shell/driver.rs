@@ -2,13 +2,15 @@
 //! Never runs twice at once for one buffer, and never holds its lock while the disk works.
 
 use std::{
-    io,
+    hint, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
+    thread,
 };
 
 use super::Shared;
 use crate::{
+    block::Block,
     clock,
     core::{ReadJob, WriteFault, WriteJob, Wrote},
     error::{SpillError, StorageOp},
@@ -20,6 +22,13 @@ use crate::{
 /// Jobs that one buffer has done before it is another's turn.
 const TURN: usize = 8;
 
+/// How long the driver waits at most for a buffer's next job before it goes, in nanoseconds; and never longer than the
+/// last one took.
+const LINGER: u64 = 100_000;
+
+/// How often it looks meanwhile: after so many spins, and then lets others have the processor.
+const SPINS: usize = 32;
+
 enum Step {
     Create(u64),
     AskSpace,
@@ -30,22 +39,42 @@ enum Step {
 
 impl Work for Shared {
     fn work(self: Arc<Self>) -> bool {
+        let mut lingers = 0;
         for _ in 0..TURN {
-            match self.next_step() {
-                Step::Idle => return false,
+            let began = clock::now();
+            match self.next_step(lingers > 0) {
+                Step::Idle if lingers == 0 => return false,
+                Step::Idle => {
+                    self.linger(began + lingers);
+                    lingers = 0;
+                    continue;
+                }
                 Step::Create(offset) => self.create(offset),
                 Step::AskSpace => self.ask_space(),
                 Step::Write(job, file) => self.write(job, file),
                 Step::Read(job) => self.read(job),
             }
+            lingers = (clock::now() - began).min(LINGER);
         }
         true
     }
 }
 
 impl Shared {
-    fn next_step(&self) -> Step {
+    /// Waits a little for the next job, so that it is not worth a sleep and a wake-up.
+    fn linger(&self, until: u64) {
+        while !self.called.swap(false, Ordering::Acquire) && clock::now() < until {
+            for _ in 0..SPINS {
+                hint::spin_loop();
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn next_step(&self, may_linger: bool) -> Step {
         let mut state = self.lock();
+        state.lingering = false;
+        self.called.store(false, Ordering::Relaxed);
         if let Some(job) = state.missed.take() {
             return Step::Read(job);
         }
@@ -64,7 +93,9 @@ impl Shared {
                 }
             }
         };
-        state.driving = !matches!(step, Step::Idle);
+        let idle = matches!(step, Step::Idle);
+        state.lingering = idle && may_linger;
+        state.driving = !idle || may_linger;
         if ends_turn {
             state.queued = false;
             drop(state);
@@ -113,18 +144,15 @@ impl Shared {
 
     fn read(&self, mut job: ReadJob) {
         let Some(file) = self.pool.file() else { return self.no_file(job) };
-        let progress = guarded(|| file.read(self.stream, job.start, job.run, &mut job.blocks))
+        let progress = guarded(|| file.read(self.stream, job.start, job.run, &mut payloads(&mut job.blocks)))
             .unwrap_or_else(|error| Progress { done: 0, fault: Some(ReadFault::Io(error)) });
         self.did_read(job, progress, file);
     }
 
     pub(super) fn did_read(&self, job: ReadJob, progress: Progress<ReadFault>, file: Arc<SpillFile>) {
-        let good: usize = job.blocks.iter().take(progress.done).map(crate::block::Block::len).sum();
+        let good: usize = job.blocks.iter().take(progress.done).map(Block::len).sum();
         let offset = job.start + good as u64;
-        let fault = progress.fault.map(|fault| match fault {
-            ReadFault::Io(source) => SpillError::storage(StorageOp::Read, file.dir(), offset, source),
-            ReadFault::Corrupt(reason) => SpillError::Corrupt { offset, path: file.dir().to_path_buf(), reason },
-        });
+        let fault = progress.fault.map(|fault| read_error(fault, &file, offset));
         drop(file);
         self.lock().core.did_read(job, progress.done, fault);
     }
@@ -134,6 +162,18 @@ impl Shared {
         let source = io::Error::new(io::ErrorKind::NotFound, "the temp file was closed");
         let error = SpillError::storage(StorageOp::Read, &self.pool.dir(), job.start, source);
         self.lock().core.did_read(job, 0, Some(error));
+    }
+}
+
+/// Where a read job's bytes go.
+pub(super) fn payloads(blocks: &mut [Block]) -> Vec<&mut [u8]> {
+    blocks.iter_mut().map(Block::filled_mut).collect()
+}
+
+pub(super) fn read_error(fault: ReadFault, file: &SpillFile, offset: u64) -> SpillError {
+    match fault {
+        ReadFault::Io(source) => SpillError::storage(StorageOp::Read, file.dir(), offset, source),
+        ReadFault::Corrupt(reason) => SpillError::Corrupt { offset, path: file.dir().to_path_buf(), reason },
     }
 }
 

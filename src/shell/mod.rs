@@ -15,7 +15,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     stream: Stream,
     pool: Arc<Pool>,
     state: Mutex<State>,
+    /// There is a job for the driver that lingers.
+    called: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,8 @@ struct State {
     next_closed: u64,
     /// In the lane's queue, or at work.
     driving: bool,
+    /// At work, and looks at `called` for what to do.
+    lingering: bool,
     /// A read that the page cache could not serve.
     missed: Option<ReadJob>,
     /// Waits in the pool's queue for memory.
@@ -127,12 +131,14 @@ impl Shared {
                 closed: Vec::new(),
                 next_closed: 0,
                 driving: false,
+                lingering: false,
                 missed: None,
                 lacks: false,
                 queued: false,
                 armed: None,
                 over: false,
             }),
+            called: AtomicBool::new(false),
         });
         this.pool.join(id, this.member());
         this
@@ -384,7 +390,13 @@ impl Drop for Locked<'_> {
         let reader = if wakes.reader { state.reader.take() } else { None };
         let writer = if wakes.writer { state.writer.take() } else { None };
         let closed = if wakes.closed { mem::take(&mut state.closed) } else { Vec::new() };
-        let drive = !state.driving && (state.missed.is_some() || state.core.wants_write().is_some());
+        let work =
+            (!state.driving || state.lingering) && (state.missed.is_some() || state.core.wants_write().is_some());
+        let drive = work && !state.driving;
+        if work && state.lingering {
+            state.lingering = false;
+            self.shared.called.store(true, Ordering::Release);
+        }
         state.driving |= drive;
         let arm = state.core.deadline().filter(|at| state.armed.is_none_or(|armed| *at < armed));
         state.armed = arm.or(state.armed);

@@ -3,13 +3,15 @@
 
 use crate::{block::Block, slot::TRAILER};
 
-/// A trailer, little-endian: format (1 byte), 3 zeros, length (4), stream (8), index (8), 4 zeros,
-/// CRC32C of the payload and of all before (4).
+/// A trailer, little-endian: format (1 byte), 3 zeros, length (4), stream (8), index (8), CRC32C of the
+/// payload (4), CRC32C of all before (4); without checksums the last two are zeros.
 pub(crate) type Trailer = [u8; TRAILER];
 
 const WITH_CHECKSUM: u8 = 1;
 const WITHOUT_CHECKSUM: u8 = 2;
-const CHECKED: usize = TRAILER - 4;
+/// Where the payload's checksum lies, and the trailer's own.
+const PAYLOAD: usize = TRAILER - 8;
+const OWN: usize = TRAILER - 4;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Codec {
@@ -26,8 +28,9 @@ impl Codec {
     pub(crate) fn seal(self, stream: u64, index: u64, block: &Block) -> Trailer {
         let mut trailer = self.header(stream, index, block.len());
         if self.verify {
-            let sum = checksum(block.checksum(), &trailer);
-            trailer[CHECKED..].copy_from_slice(&sum.to_le_bytes());
+            trailer[PAYLOAD..OWN].copy_from_slice(&block.checksum().to_le_bytes());
+            let own = own_checksum(&trailer);
+            trailer[OWN..].copy_from_slice(&own);
         }
         trailer
     }
@@ -37,21 +40,26 @@ impl Codec {
         self.verify
     }
 
-    /// Whether `block` is what was sealed; else which check failed.
-    pub(crate) fn open(self, stream: u64, index: u64, block: &Block, trailer: &Trailer) -> Result<(), &'static str> {
-        let expected = self.header(stream, index, block.len());
+    /// Whether `payload` is what was sealed; else which check failed.
+    pub(crate) fn open(self, stream: u64, index: u64, payload: &[u8], trailer: &Trailer) -> Result<(), &'static str> {
+        let expected = self.header(stream, index, payload.len());
         for (field, problem) in [
             (0..4, "no slot of this format was written there"),
             (8..16, "the slot belongs to another stream"),
             (16..24, "the slot belongs to another place in the stream"),
             (4..8, "the slot has another length"),
-            (24..CHECKED, "no slot of this format was written there"),
         ] {
             if expected[field.clone()] != trailer[field] {
                 return Err(problem);
             }
         }
-        if self.verify && checksum(block.checksum(), trailer).to_le_bytes() != trailer[CHECKED..] {
+        if !self.verify {
+            return Ok(());
+        }
+        if own_checksum(trailer) != trailer[OWN..] {
+            return Err("the checksum of the slot's trailer does not match");
+        }
+        if crc_fast::crc32_iscsi(payload).to_le_bytes() != trailer[PAYLOAD..OWN] {
             return Err("the checksum does not match");
         }
         Ok(())
@@ -67,8 +75,8 @@ impl Codec {
     }
 }
 
-fn checksum(payload: u32, trailer: &Trailer) -> u32 {
-    crc32c::crc32c_append(payload, &trailer[..CHECKED])
+fn own_checksum(trailer: &Trailer) -> [u8; 4] {
+    crc_fast::crc32_iscsi(&trailer[..OWN]).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -86,16 +94,16 @@ mod tests {
         let codec = Codec::new(true);
         let payload = b"some payload".to_vec();
         let trailer = codec.seal(7, 4096, &block(&payload));
-        codec.open(7, 4096, &block(&payload), &trailer).unwrap();
+        codec.open(7, 4096, &payload, &trailer).unwrap();
         for bit in 0..payload.len() * 8 {
             let mut torn = payload.clone();
             torn[bit / 8] ^= 1 << (bit % 8);
-            codec.open(7, 4096, &block(&torn), &trailer).unwrap_err();
+            codec.open(7, 4096, &torn, &trailer).unwrap_err();
         }
         for bit in 0..TRAILER * 8 {
             let mut torn = trailer;
             torn[bit / 8] ^= 1 << (bit % 8);
-            codec.open(7, 4096, &block(&payload), &torn).unwrap_err();
+            codec.open(7, 4096, &payload, &torn).unwrap_err();
         }
     }
 
@@ -103,13 +111,13 @@ mod tests {
     fn c14_a_slot_of_another_stream_or_place_or_length_is_refused_even_unverified() {
         for codec in [Codec::new(true), Codec::new(false)] {
             let trailer = codec.seal(7, 4096, &block(b"payload"));
-            codec.open(7, 4096, &block(b"payload"), &trailer).unwrap();
-            codec.open(8, 4096, &block(b"payload"), &trailer).unwrap_err();
-            codec.open(7, 8192, &block(b"payload"), &trailer).unwrap_err();
-            codec.open(7, 4096, &block(b"payloa"), &trailer).unwrap_err();
-            codec.open(7, 4096, &block(b"payload"), &[0; TRAILER]).unwrap_err();
+            codec.open(7, 4096, b"payload", &trailer).unwrap();
+            codec.open(8, 4096, b"payload", &trailer).unwrap_err();
+            codec.open(7, 8192, b"payload", &trailer).unwrap_err();
+            codec.open(7, 4096, b"payloa", &trailer).unwrap_err();
+            codec.open(7, 4096, b"payload", &[0; TRAILER]).unwrap_err();
         }
         let trailer = Codec::new(false).seal(7, 0, &block(b"payload"));
-        Codec::new(false).open(7, 0, &block(b"payl0ad"), &trailer).unwrap();
+        Codec::new(false).open(7, 0, b"payl0ad", &trailer).unwrap();
     }
 }

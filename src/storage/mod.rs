@@ -23,7 +23,7 @@ use crate::{
     block::Block,
     error::{SpillError, StorageOp},
     options::Place,
-    slot::{Geometry, SlotRun, TRAILER, pieces, slots_within},
+    slot::{Geometry, SlotRun, TRAILER, pieces},
 };
 
 /// By how much the file's length grows at a time. A length that is ahead of what is written costs no
@@ -95,7 +95,7 @@ impl SpillFile {
 
     /// How many slots the process's file-size limit leaves room for.
     pub(crate) fn slots(&self) -> u64 {
-        slots_within(self.limit, self.geometry.block())
+        self.geometry.slots_in_file(self.limit)
     }
 
     /// Writes blocks to adjacent slots. `blocks` gives each with its index in the stream.
@@ -165,9 +165,16 @@ impl SpillFile {
         (written, None)
     }
 
-    /// Fills blocks from adjacent slots and checks them. `index` is the first one's in the stream.
-    pub(crate) fn read(&self, stream: Stream, index: u64, run: SlotRun, blocks: &mut [Block]) -> Progress<ReadFault> {
-        self.read_with(stream, index, run, blocks, |bufs, at| self.raw.read_at(bufs, at))
+    /// Reads the payloads of adjacent slots into `slots`, each as long as its payload, and checks them. `index` is
+    /// the first one's in the stream.
+    pub(crate) fn read(
+        &self,
+        stream: Stream,
+        index: u64,
+        run: SlotRun,
+        slots: &mut [&mut [u8]],
+    ) -> Progress<ReadFault> {
+        self.read_with(stream, index, run, slots, |bufs, at| self.raw.read_at(bufs, at))
     }
 
     /// The same, if the page cache has all of it; `None` if the disk would have to be waited for.
@@ -176,12 +183,12 @@ impl SpillFile {
         stream: Stream,
         index: u64,
         run: SlotRun,
-        blocks: &mut [Block],
+        slots: &mut [&mut [u8]],
     ) -> Option<Progress<ReadFault>> {
         if !self.reads_cached.load(Ordering::Relaxed) {
             return None;
         }
-        let progress = self.read_with(stream, index, run, blocks, |bufs, at| self.raw.read_cached(bufs, at));
+        let progress = self.read_with(stream, index, run, slots, |bufs, at| self.raw.read_cached(bufs, at));
         match &progress.fault {
             Some(ReadFault::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
             Some(ReadFault::Io(error)) if is_unsupported(error) => {
@@ -197,30 +204,30 @@ impl SpillFile {
         stream: Stream,
         index: u64,
         run: SlotRun,
-        blocks: &mut [Block],
+        slots: &mut [&mut [u8]],
         read_at: impl Fn(&mut [IoSliceMut<'_>], u64) -> io::Result<usize>,
     ) -> Progress<ReadFault> {
         let (mut done, mut index) = (0, index);
         for piece in pieces(run) {
-            let blocks = &mut blocks[done..done + piece.count as usize];
-            let mut bufs: Vec<_> = blocks.iter_mut().map(|block| IoSliceMut::new(block.filled_mut())).collect();
+            let slots = &mut slots[done..done + piece.count as usize];
+            let mut bufs: Vec<_> = slots.iter_mut().map(|slot| IoSliceMut::new(slot)).collect();
             let (payload_bytes, mut trouble) = read_all(&mut bufs, self.geometry.payload(piece.first), &read_at);
-            let mut trailers = vec![[0; TRAILER]; blocks.len()];
+            let mut trailers = vec![[0; TRAILER]; slots.len()];
             let mut bufs = [IoSliceMut::new(trailers.as_flattened_mut())];
             let (trailer_bytes, error) = read_all(&mut bufs, self.geometry.trailer(piece.first), &read_at);
             trouble = trouble.or(error);
             let mut end = 0;
-            for (i, (block, trailer)) in blocks.iter().zip(&trailers).enumerate() {
-                end += block.len();
+            for (i, (payload, trailer)) in slots.iter().zip(&trailers).enumerate() {
+                end += payload.len();
                 if end > payload_bytes || (i + 1) * TRAILER > trailer_bytes {
                     let error = trouble.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                     return Progress { done, fault: Some(ReadFault::Io(error)) };
                 }
-                if let Err(reason) = stream.codec.open(stream.id, index, block, trailer) {
+                if let Err(reason) = stream.codec.open(stream.id, index, payload, trailer) {
                     return Progress { done, fault: Some(ReadFault::Corrupt(reason)) };
                 }
                 done += 1;
-                index += block.len() as u64;
+                index += payload.len() as u64;
             }
         }
         Progress { done, fault: None }
@@ -242,7 +249,7 @@ impl SpillFile {
     }
 
     fn grow(&self, run: SlotRun) -> io::Result<()> {
-        let end = self.geometry.file_bytes(run.end());
+        let end = self.geometry.file_len(run.end());
         let mut len = self.len.lock().unwrap_or_else(PoisonError::into_inner);
         if end <= *len {
             return Ok(());
