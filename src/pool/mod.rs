@@ -17,14 +17,11 @@ use std::{
 pub(crate) use self::{
     budget::{Budget, LEAST_BLOCKS},
     members::{Member, Totals},
-    upkeep::Upkeep,
-};
-use self::{
-    members::Members,
     queue::{Answer, Queue},
     slots::SlotMap,
-    upkeep::State,
+    upkeep::Upkeep,
 };
+use self::{members::Members, upkeep::State};
 use crate::{
     block, clock,
     error::SpillError,
@@ -271,12 +268,12 @@ impl Pool {
     fn next_turn(&self) {
         loop {
             let disk = self.lock();
-            let Some((id, first)) = disk.queue.next(&disk.slots) else { return };
+            let Some((ticket, first)) = disk.queue.next(&disk.slots) else { return };
             drop(disk);
             if first.upgrade().is_some_and(|member| member.slots_came()) {
                 return;
             }
-            let gone = self.lock().queue.skip(id);
+            let gone = self.lock().queue.skip(ticket);
             drop(gone);
         }
     }
