@@ -14,6 +14,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::slots::Punch;
 pub(crate) use self::{
     budget::{Budget, LEAST_BLOCKS},
     members::{Member, Totals},

@@ -43,6 +43,12 @@ impl<T: Clone> Queue<T> {
         self.waiting.is_empty()
     }
 
+    /// For the model.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn contains(&self, id: u64) -> bool {
+        self.waiting.iter().any(|waiting| waiting.id == id)
+    }
+
     /// Up to `want` adjacent slots; at most `spare` of them newly occupied, which are counted off it.
     pub(crate) fn ask(&self, id: u64, slots: &mut SlotMap, want: u64, spare: &mut u64) -> Answer {
         if self.waiting.front().is_some_and(|first| first.id != id) {
