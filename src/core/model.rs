@@ -538,7 +538,7 @@ impl Model {
                     ends_turn = false;
                 }
                 Answer::Busy => self.core.slots_busy(self.now),
-                Answer::AskSpace => return self.ask_space(),
+                Answer::AskSpace => self.ask_space(),
             }
         }
         if ends_turn {

@@ -113,6 +113,7 @@ fn herd_op() -> impl Strategy<Value = HerdOp> {
         5 => who.prop_map(HerdOp::CatchUp),
         1 => who.prop_map(HerdOp::Drop),
         10 => who.prop_map(HerdOp::Tell),
+        6 => Just(HerdOp::WantAgain),
         3 => any::<u8>().prop_map(HerdOp::Punch),
         3 => any::<bool>().prop_map(HerdOp::Punched),
         2 => Just(HerdOp::Rest),

@@ -32,6 +32,8 @@ pub(crate) enum HerdOp {
     Drop(u8),
     /// A thread that tells whose turn it is gets on by a step.
     Tell(u8),
+    /// One that was told, and wanted none, wants some before it is taken out of the queue.
+    WantAgain,
     /// Free slots are given back to the file system: at most so many.
     Punch(u8),
     /// They have been, or it did not take them.
@@ -60,8 +62,8 @@ pub(super) struct Pooled {
 enum Teller {
     /// It looks whose turn it is.
     Looks,
-    /// Who had this ticket wanted none.
-    Skips(u64),
+    /// The one with this number and ticket wanted none.
+    Skips(u64, u64),
 }
 
 impl Pooled {
@@ -215,6 +217,17 @@ impl Herd {
                     self.tell(&teller);
                 }
             }
+            HerdOp::WantAgain => {
+                let skipped = self.with_pool(|pooled| {
+                    pooled.tellers.iter().find_map(|teller| match teller {
+                        Teller::Skips(id, _) => Some(*id),
+                        Teller::Looks => None,
+                    })
+                });
+                if let Some(id) = skipped {
+                    self.spill(id as usize);
+                }
+            }
             HerdOp::Punch(most) => {
                 if self.punch.is_none() {
                     self.punch = self.with_pool(|pooled| pooled.map.next_punch(0, 1 + u64::from(*most) % 8));
@@ -269,10 +282,10 @@ impl Herd {
                 if let Some((ticket, id)) = next
                     && !self.models[id as usize].slots_came()
                 {
-                    self.with_pool(|pooled| pooled.tellers.push(Teller::Skips(ticket)));
+                    self.with_pool(|pooled| pooled.tellers.push(Teller::Skips(id, ticket)));
                 }
             }
-            Teller::Skips(ticket) => self.with_pool(|pooled| {
+            Teller::Skips(_, ticket) => self.with_pool(|pooled| {
                 pooled.skip(ticket);
                 pooled.tellers.push(Teller::Looks);
             }),
@@ -303,8 +316,6 @@ impl Herd {
                 if !model.is_writing() {
                     model.apply(&Op::Drive);
                 }
-                // The file system was asked for space.
-                busy |= model.core.wants_write().is_some();
                 while !model.jobs.is_empty() {
                     busy = true;
                     model.apply(&Op::Complete(0, 0, Fault::None));
