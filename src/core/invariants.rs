@@ -38,6 +38,12 @@ impl Core {
         None
     }
 
+    /// Whether the writer waits for room. For the model.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn writer_waits(&self) -> bool {
+        self.parked.writer && self.ends.check_write().is_ok()
+    }
+
     /// What must hold whenever the lock is free. Run after each mutation in debug builds.
     pub(super) fn invariants(&self) {
         if !cfg!(debug_assertions) {

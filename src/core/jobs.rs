@@ -135,6 +135,11 @@ impl Core {
         self.notes.writable = true;
     }
 
+    /// Whether it was told that there is none, and not yet that some came free.
+    pub(crate) fn waits_for_slots(&self) -> bool {
+        self.disk.blocked.as_ref().is_some_and(|blocked| blocked.source.is_none() && !blocked.busy)
+    }
+
     /// The pool has no slot, but will have some in a moment.
     pub(crate) fn slots_busy(&mut self, now: u64) {
         self.disk.blocked = Some(Blocked { source: None, retry_at: Some(now + BUSY), busy: true });

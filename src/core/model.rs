@@ -4,16 +4,20 @@
 //! It knows what was accepted, as a function of the offset; so each byte that comes out is checked,
 //! and so is each end.
 
-use std::{collections::HashMap, io, sync::Arc};
+mod herd;
+
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
+use self::herd::Pooled;
+pub(crate) use self::herd::{Herd, HerdOp};
 use super::{Core, Front, ReadJob, Room, WriteFault, WriteJob, Wrote};
 use crate::{
     block::Block,
     error::{SpillError, StorageOp},
-    lender::{Lender, Purpose},
     options::{Limits, OnFull},
+    pool::Answer,
     slot::SlotRun,
 };
 
@@ -62,6 +66,86 @@ pub(crate) enum Fault {
     Lost,
 }
 
+/// The disk of one buffer, or of a herd.
+#[derive(Debug)]
+struct Disk {
+    slots: Slots,
+    /// All slots that are not free.
+    file: HashMap<u64, Granted>,
+}
+
+#[derive(Debug)]
+enum Slots {
+    /// The highest is granted first, so that runs are broken up.
+    Own(Vec<u64>),
+    Shared(Pooled),
+}
+
+#[derive(Debug)]
+struct Granted {
+    owner: u64,
+    /// The stream's offset, and its bytes from there.
+    written: Option<(u64, Vec<u8>)>,
+}
+
+impl Disk {
+    fn ask(&mut self, id: u64, want: u64) -> Answer {
+        let answer = match &mut self.slots {
+            Slots::Own(slots) => match slots.pop() {
+                Some(first) => {
+                    let mut run = SlotRun::one(first);
+                    while run.count < want && slots.last() == Some(&run.end()) {
+                        run.count += slots.pop().map_or(0, |_| 1);
+                    }
+                    Answer::Slots(run)
+                }
+                None => Answer::Full,
+            },
+            Slots::Shared(pooled) => pooled.ask(id, want),
+        };
+        if let Answer::Slots(run) = answer {
+            assert!((1..=want).contains(&run.count), "{want} slots were wanted: {run:?}");
+            for slot in run.first..run.end() {
+                let before = self.file.insert(slot, Granted { owner: id, written: None });
+                assert!(before.is_none(), "slot {slot} is granted to {id} and is another's: {before:?}");
+            }
+        }
+        answer
+    }
+
+    fn free(&mut self, id: u64, run: SlotRun) {
+        for slot in run.first..run.end() {
+            let granted = self.file.remove(&slot);
+            assert_eq!(granted.map(|granted| granted.owner), Some(id), "slot {slot} was not its to free");
+        }
+        match &mut self.slots {
+            Slots::Own(slots) => slots.extend(run.first..run.end()),
+            Slots::Shared(pooled) => pooled.free(run),
+        }
+    }
+
+    /// Whoever waited for slots has some, wants none, or is gone.
+    fn end_turn(&mut self, id: u64) {
+        if let Slots::Shared(pooled) = &mut self.slots {
+            pooled.end_turn(id);
+        }
+    }
+
+    /// `None` is what a write that failed may leave.
+    fn write(&mut self, id: u64, slot: u64, written: Option<(u64, Vec<u8>)>) {
+        let granted = self.file.get_mut(&slot).filter(|granted| granted.owner == id);
+        granted.expect("a write to a slot that is another's or free").written = written;
+    }
+
+    fn read(&self, id: u64, slot: u64, offset: u64) -> &[u8] {
+        let granted = self.file.get(&slot).filter(|granted| granted.owner == id);
+        let written = granted.expect("a read of a slot that is another's or free").written.as_ref();
+        let (start, bytes) = written.expect("a slot that was written");
+        assert_eq!(*start, offset, "slot {slot} has other bytes of {id}");
+        bytes
+    }
+}
+
 #[derive(Debug)]
 enum Job {
     Write(WriteJob),
@@ -70,13 +154,13 @@ enum Job {
 
 #[derive(Debug)]
 pub(crate) struct Model {
+    id: u64,
     core: Core,
     limits: Limits,
     now: u64,
-    /// Free slots; the highest is granted first, so that runs are broken up.
-    slots: Vec<u64>,
-    all_slots: usize,
-    disk: HashMap<u64, Vec<u8>>,
+    disk: Rc<RefCell<Disk>>,
+    /// It waits for slots.
+    queued: bool,
     jobs: Vec<Job>,
     chunks: Vec<Arc<Block>>,
     out: Option<Block>,
@@ -104,13 +188,18 @@ fn bytes_at(offset: u64, len: usize) -> Vec<u8> {
 
 impl Model {
     pub(crate) fn new(limits: Limits, slots: u64) -> Self {
+        let disk = Disk { slots: Slots::Own((0..slots).collect()), file: HashMap::new() };
+        Self::on(0, limits, Core::new(limits, None), Rc::new(RefCell::new(disk)))
+    }
+
+    fn on(id: u64, limits: Limits, core: Core, disk: Rc<RefCell<Disk>>) -> Self {
         Self {
-            core: Core::new(limits, None),
+            id,
+            core,
             limits,
             now: 1,
-            slots: (0..slots).collect(),
-            all_slots: slots as usize,
-            disk: HashMap::new(),
+            disk,
+            queued: false,
             jobs: Vec::new(),
             chunks: Vec::new(),
             out: None,
@@ -194,12 +283,8 @@ impl Model {
             self.lacks |= wakes.lacks.is_some();
             more = rest || wakes.more;
         }
-        for run in self.core.freed().collect::<Vec<_>>() {
-            for slot in run.first..run.end() {
-                assert!(!self.slots.contains(&slot), "slot {slot} is freed twice");
-                self.disk.remove(&slot);
-                self.slots.push(slot);
-            }
+        for run in self.core.freed() {
+            self.disk.borrow_mut().free(self.id, run);
         }
         // One that is in its lender's queue is told from there.
         if let Some(problem) = self.core.missed_wake_up().filter(|_| !self.lacks) {
@@ -410,6 +495,15 @@ impl Model {
             // All others come behind the last accepted byte.
             _ => assert_eq!(self.delivered, self.accepted, "{error:?} before the last byte: {:?}", self.core),
         }
+        let expected = match &error {
+            SpillError::WriterFailed { cause } => self.writer_end.is_some_and(|how| how == cause.to_string()),
+            SpillError::WriterDropped => self.writer_end == Some("drop"),
+            SpillError::DiskLimit { .. } => self.limits.on_full == OnFull::Fail,
+            SpillError::Storage { op: StorageOp::Write, .. } => self.write_fault,
+            SpillError::Storage { .. } | SpillError::Corrupt { .. } => self.read_fault.is_some(),
+            _ => false,
+        };
+        assert!(expected, "the reader was told {error:?}: {:?}", self.core);
         self.end = Some(Err(error));
     }
 
@@ -428,13 +522,32 @@ impl Model {
 
     // ---- the disk ----
 
+    /// One step of the I/O thread.
     fn drive(&mut self) {
-        let Some(want) = self.core.wants_write() else { return };
-        let Some(first) = self.slots.pop() else { return self.core.no_slots() };
-        let mut run = SlotRun::one(first);
-        while run.count < want && self.slots.last() == Some(&run.end()) {
-            run.count += self.slots.pop().map_or(0, |_| 1);
+        let mut ends_turn = self.queued && !self.core.waits_for_slots();
+        while let Some(want) = self.core.wants_write() {
+            let answer = self.disk.borrow_mut().ask(self.id, want);
+            match answer {
+                Answer::Slots(run) => {
+                    self.start_write(run);
+                    break;
+                }
+                Answer::Full => {
+                    self.core.no_slots();
+                    self.queued = true;
+                    ends_turn = false;
+                }
+                Answer::Busy => self.core.slots_busy(self.now),
+                Answer::AskSpace => self.ask_space(),
+            }
         }
+        if ends_turn {
+            self.queued = false;
+            self.disk.borrow_mut().end_turn(self.id);
+        }
+    }
+
+    fn start_write(&mut self, run: SlotRun) {
         let job = self.core.start_write(run);
         assert_eq!(job.blocks.len() as u64, run.count);
         let full = |(_, block): &(u64, Arc<Block>)| block.len() == self.limits.block;
@@ -447,8 +560,9 @@ impl Model {
             Job::Write(job) => {
                 let n = job.blocks.len();
                 let done = if fault == Fault::None { n } else { usize::from(part) % n };
-                for (slot, (_, block)) in (job.run.first..).zip(&job.blocks).take(done) {
-                    self.disk.insert(slot, block.filled().to_vec());
+                for (i, (slot, (start, block))) in (job.run.first..).zip(&job.blocks).enumerate() {
+                    let written = (i < done).then(|| (*start, block.filled().to_vec()));
+                    self.disk.borrow_mut().write(self.id, slot, written);
                 }
                 let fault = match fault {
                     Fault::None => None,
@@ -465,7 +579,8 @@ impl Model {
                 let good = if fault == Fault::None { job.blocks.len() } else { usize::from(part) % job.blocks.len() };
                 let mut offset = job.start;
                 for (slot, block) in (job.run.first..).zip(&mut job.blocks).take(good) {
-                    let stored = self.disk.get(&slot).expect("a slot that was written");
+                    let disk = self.disk.borrow();
+                    let stored = disk.read(self.id, slot, offset);
                     assert_eq!(stored.len(), block.len());
                     block.filled_mut().copy_from_slice(stored);
                     offset += block.len() as u64;
@@ -485,6 +600,16 @@ impl Model {
                 }
                 self.core.did_read(job, good, error);
             }
+        }
+    }
+
+    /// The file system says how much is free.
+    fn ask_space(&mut self) {
+        if let Slots::Shared(pooled) = &mut self.disk.borrow_mut().slots
+            && !pooled.ask_space()
+        {
+            let source = io::ErrorKind::StorageFull.into();
+            self.core.cannot_write(WriteFault::Full(Arc::new(source)), self.now);
         }
     }
 
@@ -534,78 +659,9 @@ impl Model {
         }
         let stats = self.core.stats();
         assert_eq!((stats.memory_held, stats.lent, stats.disk_held), (0, 0, 0), "a leak: {:?}", self.core);
-        assert_eq!(self.slots.len(), self.all_slots, "a slot was lost");
+        let disk = self.disk.borrow();
+        assert!(disk.file.values().all(|granted| granted.owner != self.id), "a slot was lost: {disk:?}");
         assert!(self.core.is_over());
-    }
-}
-
-/// Many buffers that share their memory, and those who wait for it.
-#[derive(Debug)]
-pub(crate) struct Herd {
-    models: Vec<Model>,
-    lender: Arc<dyn Lender>,
-}
-
-impl Herd {
-    /// Each of them may have more of the memory than there is for all.
-    pub(crate) fn new(count: usize, limits: Limits, lender: &Arc<dyn Lender>) -> Self {
-        let one = || Model { core: Core::new(limits, Some(lender.clone())), ..Model::new(limits, 10_000) };
-        Self { models: (0..count).map(|_| one()).collect(), lender: lender.clone() }
-    }
-
-    /// Runs all operations, then each buffer in turn to its end beside the others, which stand still and hold what they hold.
-    pub(crate) fn run(&mut self, ops: &[(u8, Op)]) {
-        for (which, op) in ops {
-            let which = usize::from(*which) % self.models.len();
-            self.models[which].apply(op);
-            self.serve();
-        }
-        for at in 0..self.models.len() {
-            self.models[at].end_writing();
-            loop {
-                self.serve();
-                self.squeeze_but(at);
-                self.serve();
-                if !self.models[at].goes_on() {
-                    break;
-                }
-            }
-        }
-        for model in &mut self.models {
-            model.is_given_back();
-        }
-        assert!(
-            self.lender.can_take(0, Purpose::Write) && !self.lender.is_tight(),
-            "memory was lost: {:?}",
-            self.lender
-        );
-    }
-
-    /// Memory may have come free: who lacks some is told, as the pool does.
-    fn serve(&mut self) {
-        for model in &mut self.models {
-            if std::mem::take(&mut model.lacks) {
-                model.core.memory_came();
-                model.settle();
-            }
-        }
-    }
-
-    /// Those who stand still are asked, and what they give up goes to disk.
-    fn squeeze_but(&mut self, at: usize) {
-        for (_, model) in self.models.iter_mut().enumerate().filter(|(other, _)| *other != at) {
-            model.put_tail(0);
-            model.apply(&Op::Squeeze);
-            for _ in 0..20 {
-                model.apply(&Op::Drive);
-                model.apply(&Op::Complete(0, 0, Fault::None));
-            }
-            while model.chunks.pop().is_some_and(|block| {
-                model.core.return_lent(block);
-                true
-            }) {}
-            model.settle();
-        }
     }
 }
 

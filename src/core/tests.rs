@@ -6,11 +6,10 @@ use std::{io, sync::Arc};
 
 use super::{
     Core, Front, Room, WriteFault, Wrote,
-    model::{Fault, Herd, Model, Op},
+    model::{Fault, Herd, HerdOp, Model, Op},
 };
 use crate::{
     error::{SpillError, StorageOp},
-    lender::Lender,
     options::{Limits, OnFull},
     pool::Budget,
     slot::SlotRun,
@@ -87,6 +86,11 @@ fn config() -> ProptestConfig {
     ProptestConfig { cases: usual.cases * 4, max_shrink_iters: 20_000, failure_persistence: None, ..usual }
 }
 
+/// A herd takes longer than a single buffer.
+fn herd_config() -> ProptestConfig {
+    ProptestConfig { cases: ProptestConfig::default().cases, ..config() }
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -100,23 +104,38 @@ fn core() -> Core {
     Core::new(Limits { memory: 256, block: 64, disk: None, slots: u64::MAX, on_full: OnFull::Wait }, None)
 }
 
+fn herd_op() -> impl Strategy<Value = HerdOp> {
+    let who = any::<u8>();
+    prop_oneof![
+        60 => (who, op()).prop_map(|(who, op)| HerdOp::One(who, op)),
+        2 => (who, end()).prop_map(|(who, op)| HerdOp::One(who, op)),
+        8 => who.prop_map(HerdOp::Spill),
+        5 => who.prop_map(HerdOp::CatchUp),
+        1 => who.prop_map(HerdOp::Drop),
+        10 => who.prop_map(HerdOp::Tell),
+        6 => Just(HerdOp::WantAgain),
+        3 => any::<u8>().prop_map(HerdOp::Punch),
+        3 => any::<bool>().prop_map(HerdOp::Punched),
+        2 => Just(HerdOp::Rest),
+        1 => any::<u8>().prop_map(HerdOp::Space),
+    ]
+}
+
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(herd_config())]
 
     #[test]
-    fn c04_buffers_that_share_memory_all_get_on_and_give_all_back(
+    fn c04_buffers_that_share_memory_and_disk_all_get_on_and_give_all_back(
         count in 2usize..6,
-        fail in any::<bool>(),
-        ops in prop::collection::vec((any::<u8>(), op()), 0..250),
-        ends in prop::collection::vec((any::<u8>(), end()), 0..4),
+        slots in prop_oneof![1u64..8, 8u64..64, Just(10_000)],
+        fail in prop::bool::weighted(0.25),
+        ops in prop::collection::vec(herd_op(), 0..250),
+        order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(),
     ) {
         let on_full = if fail { OnFull::Fail } else { OnFull::Wait };
-        let limits = Limits { memory: 6 * 64, block: 64, disk: None, slots: u64::MAX, on_full };
-        let budget = Arc::new(Budget::new(8 * 64, 64));
-        let lender: Arc<dyn Lender> = budget.clone();
-        let ops: Vec<_> = ops.into_iter().chain(ends).collect();
-        Herd::new(count, limits, &lender).run(&ops);
-        prop_assert_eq!((budget.held(), budget.lent()), (0, 0));
+        let limits = Limits { memory: 6 * 64, block: 64, disk: Some(slots * 64), slots, on_full };
+        let order: Vec<_> = order.into_iter().filter(|at| *at < count).collect();
+        Herd::new(count, limits, &Arc::new(Budget::new(8 * 64, 64))).run(&ops, &order);
     }
 }
 

@@ -49,7 +49,7 @@ impl Budget {
     }
 
     /// Whether there was no slot when one was last asked for.
-    pub(super) fn set_exhausted(&self, exhausted: bool) {
+    pub(crate) fn set_exhausted(&self, exhausted: bool) {
         self.exhausted.store(exhausted, SeqCst);
     }
 

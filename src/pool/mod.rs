@@ -4,22 +4,26 @@
 mod budget;
 mod extents;
 mod members;
+mod queue;
 mod slots;
 mod upkeep;
 
 use std::{
-    collections::VecDeque,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::slots::Punch;
 pub(crate) use self::{
     budget::{Budget, LEAST_BLOCKS},
     members::{Member, Totals},
+    queue::{Answer, Queue},
+    slots::SlotMap,
     upkeep::Upkeep,
 };
-use self::{members::Members, slots::SlotMap, upkeep::State};
+use self::{members::Members, upkeep::State};
 use crate::{
     block, clock,
     error::SpillError,
@@ -66,8 +70,8 @@ struct Company {
 struct Disk {
     file: Option<Arc<SpillFile>>,
     slots: SlotMap,
-    /// Who waits for slots, in order. The first one's turn ends when it has got some, or wants none.
-    queue: VecDeque<(u64, Weak<dyn Member>)>,
+    /// Who waits for slots.
+    queue: Queue<Weak<dyn Member>>,
     peak: u64,
     /// Slots that may be newly occupied before the file system is asked for its free space.
     spare: u64,
@@ -142,7 +146,7 @@ impl Pool {
             disk: Mutex::new(Disk {
                 file: None,
                 slots: SlotMap::new(geometry, options.limits.slots),
-                queue: VecDeque::new(),
+                queue: Queue::new(),
                 peak: 0,
                 spare: if min_free_space.is_some() { 0 } else { u64::MAX },
                 upkeep: State::default(),
@@ -237,32 +241,21 @@ impl Pool {
         let disk = &mut *guard;
         let Some(file) = disk.file.clone() else { return Grant::NoFile };
         disk.upkeep.active_at = clock::now();
-        let first = disk.queue.front().map(|(first, _)| *first);
-        let turn = first.is_none_or(|first| first == id);
-        let mut run = if turn { disk.slots.grant_warm(want) } else { None };
-        if run.is_none() && turn {
-            if disk.spare == 0 && disk.slots.has_room() {
-                return Grant::AskSpace;
+        match disk.queue.ask(id, &mut disk.slots, want, &mut disk.spare) {
+            Answer::Slots(run) => {
+                disk.peak = disk.peak.max(disk.slots.live());
+                Grant::Slots(run, file)
             }
-            run = disk.slots.grant(want.min(disk.spare));
-            if self.min_free_space.is_some() {
-                disk.spare -= run.map_or(0, |run| run.count);
+            Answer::AskSpace => Grant::AskSpace,
+            Answer::Busy => Grant::Busy,
+            Answer::Full => {
+                if let Some(shared) = &self.shared {
+                    shared.budget.set_exhausted(!disk.slots.has_room());
+                    disk.queue.wait(id, member);
+                }
+                Grant::Full
             }
         }
-        let Some(run) = run else {
-            if turn && disk.slots.is_punching() {
-                return Grant::Busy;
-            }
-            if let Some(budget) = self.budget() {
-                budget.set_exhausted(!disk.slots.has_room());
-            }
-            if self.shared.is_some() && disk.queue.iter().all(|(queued, _)| *queued != id) {
-                disk.queue.push_back((id, Weak::clone(member)));
-            }
-            return Grant::Full;
-        };
-        disk.peak = disk.peak.max(disk.slots.live());
-        Grant::Slots(run, file)
     }
 
     /// The member has got slots, or wants none: it is the next one's turn. Without any lock.
@@ -270,27 +263,23 @@ impl Pool {
         if self.shared.is_none() {
             return;
         }
-        let mut disk = self.lock();
-        let Some(at) = disk.queue.iter().position(|(queued, _)| *queued == id) else { return };
-        let gone = disk.queue.remove(at);
-        drop(disk);
-        drop(gone);
-        self.next_turn();
+        let gone = self.lock().queue.leave(id);
+        if gone.is_some() {
+            drop(gone);
+            self.next_turn();
+        }
     }
 
     /// Tells the one whose turn it is that there are slots. Without any lock.
     fn next_turn(&self) {
         loop {
             let disk = self.lock();
-            let Some((id, first)) = disk.queue.front().filter(|_| disk.slots.has_room()).cloned() else { return };
+            let Some((ticket, first)) = disk.queue.next(&disk.slots) else { return };
             drop(disk);
             if first.upgrade().is_some_and(|member| member.slots_came()) {
                 return;
             }
-            let mut disk = self.lock();
-            let still = disk.queue.front().is_some_and(|(queued, _)| *queued == id);
-            let gone = if still { disk.queue.pop_front() } else { None };
-            drop(disk);
+            let gone = self.lock().queue.skip(ticket);
             drop(gone);
         }
     }

@@ -197,16 +197,16 @@ impl Work for Pool {
                 let mut disk = self.lock();
                 disk.upkeep.cannot_punch |= punched == Punched::Never;
                 disk.slots.punched(punch, punched == Punched::Gone);
-                if punched != Punched::NotNow {
-                    return true;
-                }
-                disk.upkeep.queued = false;
-                let later = disk.upkeep.later(clock::now() + SETTLE);
+                let goes_on = punched != Punched::NotNow;
+                disk.upkeep.queued = goes_on;
+                let later = if goes_on { None } else { disk.upkeep.later(clock::now() + SETTLE) };
                 drop(disk);
                 if let Some(Upkeep::At(at)) = later {
                     self.call_at(at);
                 }
-                false
+                // Meanwhile these slots were nobody's, and whose turn it is was not told of them.
+                self.next_turn();
+                goes_on
             }
             Chore::Nothing => {
                 if self.somebody_waits() {

@@ -78,7 +78,8 @@ impl Shared {
         if let Some(job) = state.missed.take() {
             return Step::Read(job);
         }
-        let mut ends_turn = state.queued;
+        // One that still waits for its turn may be here for a read.
+        let mut ends_turn = state.queued && !state.core.waits_for_slots();
         let step = loop {
             let Some(want) = state.core.wants_write() else { break Step::Idle };
             match self.pool.grant(want, self.stream.id, &self.member()) {

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     pin::Pin,
     sync::{
-        Arc, RwLock,
+        Arc, RwLock, Weak,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
@@ -16,9 +16,16 @@ use std::{
 
 use tokio::io::AsyncWrite;
 
-use super::tests::{buffer, eventually, small, within};
+use super::{
+    Shared,
+    tests::{buffer, eventually, small, within},
+};
 use crate::{
     OnFull, SpillBuffer,
+    options::Options,
+    pool::{Grant, Member, MinFreeSpace, Pool},
+    slot::SlotRun,
+    stats::SpillStats,
     storage::sys::{Platform, RawFile, faulty::Scripted},
 };
 
@@ -235,4 +242,84 @@ fn c12_a_drop_that_panics_costs_no_thread() {
         let (writer, _reader) = buffer.into_split();
         writer.into_blocking().write_all(&vec![1; 300_000]).unwrap();
     });
+}
+
+/// A pool with room in memory for many small buffers.
+fn pool(platform: impl Platform + 'static, disk: u64) -> (Arc<Pool>, Options) {
+    let options = small().disk_limit(disk).settings().check().unwrap();
+    let mut whole = options.clone();
+    whole.limits.memory = 4 << 20;
+    (Pool::shared(&whole, Arc::new(platform), 0, MinFreeSpace::Bytes(0)), options)
+}
+
+/// Slots that were being given back when they came free were nobody's at that moment, and nobody told those in the queue when
+/// they were there again: writers waited below the disk limit.
+#[test]
+fn c08_who_waits_for_slots_is_told_when_they_have_been_given_back() {
+    #[derive(Default)]
+    struct Waits(AtomicUsize);
+    impl Member for Waits {
+        fn memory_came(&self) {}
+        fn slots_came(&self) -> bool {
+            self.0.fetch_add(1, SeqCst);
+            true
+        }
+        fn squeeze(&self) -> bool {
+            false
+        }
+        fn stats(&self) -> SpillStats {
+            SpillStats::default()
+        }
+    }
+    let gates = Gates::default();
+    let (pool, _) = pool(gates.clone(), 24 << 20);
+    pool.create_file(0).unwrap();
+    let waits = Arc::new(Waits::default());
+    let member: Weak<dyn Member> = Arc::downgrade(&(waits.clone() as Arc<dyn Member>));
+    let mut granted = 0;
+    loop {
+        match pool.grant(16, 1, &member) {
+            Grant::Slots(run, _) => granted += run.count,
+            Grant::AskSpace => pool.ask_space().unwrap(),
+            _ => break,
+        }
+    }
+    pool.end_turn(1);
+    assert!(matches!(pool.grant(16, 2, &member), Grant::Full));
+    // A slot that comes free while nothing is given back; by and by that is given back too, and no look is due any more.
+    pool.see_to(pool.free([SlotRun::one(0)].into_iter()));
+    eventually("it is looked at again", || waits.0.load(SeqCst) > 1 && gates.punching.load(SeqCst) > 0);
+    let held = gates.punch.write().unwrap();
+    let punched = gates.punching.load(SeqCst);
+    // One stays live, so that the file is not closed.
+    pool.see_to(pool.free([SlotRun::new(2, granted - 2)].into_iter()));
+    eventually("holes are punched", || gates.punching.load(SeqCst) > punched);
+    let before = waits.0.load(SeqCst);
+    drop(held);
+    eventually("it is told", || waits.0.load(SeqCst) > before);
+}
+
+/// A buffer that waited for its turn lost it when an I/O thread came by to read for it: its writer waited on, however much
+/// space others gave back.
+#[test]
+fn c08_a_read_does_not_cost_the_writer_its_turn() {
+    let (pool, options) = pool(Scripted::default(), 8 << 20);
+    let one = || {
+        let shared = Shared::of(pool.clone(), &options);
+        let (writer, reader) = SpillBuffer::of(shared.clone()).into_split();
+        (writer.into_blocking(), reader.into_blocking(), shared)
+    };
+    let (mut writer, mut reader, shared) = one();
+    let (mut hog, hogs_reader, _) = one();
+    writer.write_all(&vec![1; 200_000]).unwrap();
+    let hog = thread::spawn(move || hog.write_all(&vec![2; 16 << 20]));
+    eventually("the disk is full", || pool.disk_held().0 > (8 << 20) - (64 << 10));
+    let producer = thread::spawn(move || writer.write_all(&vec![1; 1 << 20]));
+    eventually("it waits for its turn", || shared.raw_lock().queued);
+    // One block from memory, and of the next, which is on disk, so little that its slot stays.
+    reader.read_exact(&mut vec![0; (16 << 10) + 1]).unwrap();
+    eventually("the I/O thread has gone", || !shared.raw_lock().driving);
+    drop(hogs_reader);
+    within("the writer", move || producer.join().unwrap()).unwrap();
+    hog.join().unwrap().unwrap_err();
 }
