@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use self::herd::Pooled;
 pub(crate) use self::herd::{Herd, HerdOp};
-use super::{Core, Front, ReadJob, Room, WriteFault, WriteJob, Wrote};
+use super::{Core, DirectRead, Front, ReadJob, Room, WriteFault, WriteJob, Wrote};
 use crate::{
     block::Block,
     error::{SpillError, StorageOp},
@@ -32,6 +32,8 @@ pub(crate) enum Op {
     WriteBytes(u16),
     Read(u16),
     NextChunk,
+    /// Begins to read into memory of the reader's own; it ends as a job.
+    ReadDirect(u16),
     /// Looks at the front as `fill_buf` does, and takes some of it.
     Look(u8),
     DropChunk(u8),
@@ -150,6 +152,8 @@ impl Disk {
 enum Job {
     Write(WriteJob),
     Read(ReadJob),
+    /// The reader's own, which does nothing else meanwhile.
+    Direct(DirectRead),
 }
 
 #[derive(Debug)]
@@ -235,6 +239,7 @@ impl Model {
             Op::WriteBytes(len) => self.write_bytes(1 + usize::from(len) % (8 * block)),
             Op::Read(len) => self.read(usize::from(len) % (4 * block)),
             Op::NextChunk => self.next_chunk(),
+            Op::ReadDirect(len) => self.read_direct(usize::from(len) % (6 * block)),
             Op::Look(len) => self.look(usize::from(len)),
             Op::DropChunk(which) => {
                 if let Some(which) = choose(which, self.chunks.len()) {
@@ -389,7 +394,7 @@ impl Model {
 
     fn read(&mut self, len: usize) {
         let mut left = len;
-        while left > 0 && self.reader_end.is_none() && self.end.is_none() {
+        while left > 0 && self.reads() {
             match self.core.front() {
                 Front::Block { block, at } => {
                     let n = left.min(block.len() - at);
@@ -416,8 +421,20 @@ impl Model {
         }
     }
 
+    /// Whether the reader may be called: it has met no end, and is not in the middle of a call.
+    fn reads(&self) -> bool {
+        let busy = self.jobs.iter().any(|job| matches!(job, Job::Direct(_)));
+        self.reader_end.is_none() && self.end.is_none() && !busy
+    }
+
+    fn read_direct(&mut self, len: usize) {
+        if self.reads() && matches!(self.core.front(), Front::Disk) {
+            self.jobs.extend(self.core.start_direct(len).map(Job::Direct));
+        }
+    }
+
     fn next_chunk(&mut self) {
-        if self.reader_end.is_some() || self.end.is_some() {
+        if !self.reads() {
             return;
         }
         match self.core.front() {
@@ -447,7 +464,7 @@ impl Model {
 
     /// A block is looked at while other things happen, as `fill_buf` and a long copy do.
     fn look(&mut self, len: usize) {
-        if self.reader_end.is_some() || self.end.is_some() {
+        if !self.reads() {
             return;
         }
         match self.core.front() {
@@ -585,22 +602,41 @@ impl Model {
                     block.filled_mut().copy_from_slice(stored);
                     offset += block.len() as u64;
                 }
-                let error = match fault {
-                    Fault::None => None,
-                    Fault::Corrupt => {
-                        Some(SpillError::Corrupt { offset, path: "/".into(), reason: "the checksum does not match" })
-                    }
-                    Fault::Full | Fault::Io | Fault::Lost => {
-                        Some(SpillError::storage(StorageOp::Read, "/".as_ref(), offset, io::Error::other("EIO")))
-                    }
-                };
-                if error.is_some() && !self.core.discarded {
-                    // Bytes of the broken block that were read before lie in front of its start.
-                    self.read_fault = Some(offset.max(self.delivered));
-                }
+                let error = self.read_error(fault, offset);
                 self.core.did_read(job, good, error);
             }
+            Job::Direct(job) => {
+                let count = job.run.count as usize;
+                let good = if fault == Fault::None { count } else { usize::from(part) % count };
+                let mut bytes = Vec::new();
+                for slot in (job.run.first..).take(good) {
+                    let disk = self.disk.borrow();
+                    bytes.extend_from_slice(disk.read(self.id, slot, job.start + bytes.len() as u64));
+                }
+                assert!(bytes.len() <= job.len && (good < count || bytes.len() == job.len));
+                // A miss in the page cache is no fault: what is left is read in another way.
+                let missed = fault == Fault::Lost;
+                let error = if missed { None } else { self.read_error(fault, job.start + bytes.len() as u64) };
+                let n = self.core.did_direct(&job, good, error);
+                self.deliver(&bytes[..n]);
+                assert!(n == bytes.len() || self.core.discarded);
+            }
         }
+    }
+
+    fn read_error(&mut self, fault: Fault, offset: u64) -> Option<SpillError> {
+        let error = match fault {
+            Fault::None => return None,
+            Fault::Corrupt => SpillError::Corrupt { offset, path: "/".into(), reason: "the checksum does not match" },
+            Fault::Full | Fault::Io | Fault::Lost => {
+                SpillError::storage(StorageOp::Read, "/".as_ref(), offset, io::Error::other("EIO"))
+            }
+        };
+        if !self.core.discarded {
+            // Bytes of the broken block that were read before lie in front of its start.
+            self.read_fault = Some(offset.max(self.delivered));
+        }
+        Some(error)
     }
 
     /// The file system says how much is free.

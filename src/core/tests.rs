@@ -34,6 +34,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => any::<u16>().prop_map(Op::WriteBytes),
         12 => any::<u16>().prop_map(Op::Read),
         6 => Just(Op::NextChunk),
+        6 => any::<u16>().prop_map(Op::ReadDirect),
         5 => any::<u8>().prop_map(Op::Look),
         5 => any::<u8>().prop_map(Op::DropChunk),
         1 => Just(Op::ForgetReader),
