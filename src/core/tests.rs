@@ -275,6 +275,24 @@ fn c01_a_look_at_an_item_outlasts_its_move_to_disk() {
     assert_eq!((core.stats().disk_held, core.stats().memory_held, budget.held()), (0, 0, 0));
 }
 
+/// That the disk was full for another, who may be gone, was held against one that had not tried it yet.
+#[test]
+fn c08_a_disk_that_was_full_for_another_is_tried_before_a_write_is_refused() {
+    let budget = Arc::new(Budget::new(32 * 64, 64));
+    budget.set_exhausted(true);
+    let limits = Limits { memory: 6 * 64, block: 64, disk: None, slots: u64::MAX, on_full: OnFull::Fail };
+    let mut core = Core::new(limits, Some(budget));
+    while let Room::Bytes(room) = core.room().unwrap() {
+        core.append(&vec![7; room]);
+    }
+    core.park_writer();
+    spilling(&mut core, 0);
+    assert_eq!(core.room().unwrap(), Room::Full);
+    assert!(core.wants_write().is_some());
+    core.no_slots();
+    assert!(matches!(core.room(), Err(SpillError::DiskLimit { .. })), "it has tried");
+}
+
 #[test]
 fn c05_a_window_that_is_full_between_turns_is_not_spilled() {
     let mut core = core();

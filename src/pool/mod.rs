@@ -257,6 +257,9 @@ impl Pool {
             }
             return Grant::Full;
         };
+        if let Some(budget) = self.budget() {
+            budget.set_exhausted(false);
+        }
         disk.peak = disk.peak.max(disk.slots.live());
         Grant::Slots(run, file)
     }
@@ -334,6 +337,13 @@ impl Pool {
         let dir = file.dir().display();
         let problem = format!("{free} bytes are free in {dir}, and min_free_space keeps {min}");
         Err(io::Error::new(io::ErrorKind::StorageFull, problem))
+    }
+
+    /// The file system has no room, whatever the limit says: those who would wait for others to spill are told.
+    pub(crate) fn is_full(&self) {
+        if let Some(budget) = self.budget() {
+            budget.set_exhausted(true);
+        }
     }
 
     /// Takes slots back whose bytes nobody needs any more. [`see_to`](Self::see_to) must follow once the

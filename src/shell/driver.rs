@@ -79,7 +79,9 @@ impl Shared {
                 SpillError::Storage { source, .. } if is_full(&source) => WriteFault::Full(source),
                 error => WriteFault::Broken(error),
             };
+            let full = matches!(fault, WriteFault::Full(_));
             self.lock().core.cannot_write(fault, clock::now());
+            self.tell_if(full);
         }
     }
 
@@ -91,7 +93,16 @@ impl Shared {
             let at = self.stats().read;
             WriteFault::Broken(SpillError::storage(StorageOp::Create, &self.pool.dir(), at, source))
         };
+        let full = matches!(fault, WriteFault::Full(_));
         self.lock().core.cannot_write(fault, clock::now());
+        self.tell_if(full);
+    }
+
+    /// Tells the pool that its disk is full: when this buffer's slots are back, for those say that there is room.
+    fn tell_if(&self, full: bool) {
+        if full {
+            self.pool.is_full();
+        }
     }
 
     fn write(&self, job: WriteJob, file: Arc<SpillFile>) {
@@ -108,7 +119,9 @@ impl Shared {
         });
         // Before the slots may be free: the last share of a file must not be dropped elsewhere.
         drop(file);
+        let full = matches!(fault, Some(WriteFault::Full(_)));
         self.lock().core.wrote(job, Wrote { done: progress.done, fault }, clock::now());
+        self.tell_if(full);
     }
 
     fn read(&self, mut job: ReadJob) {
