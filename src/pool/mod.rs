@@ -240,7 +240,8 @@ impl Pool {
             if disk.spare == 0 && disk.slots.has_room() {
                 return Grant::AskSpace;
             }
-            run = disk.slots.grant(want.min(disk.spare));
+            // Of none there is a run too, an empty one.
+            run = if disk.spare > 0 { disk.slots.grant(want.min(disk.spare)) } else { None };
             if self.min_free_space.is_some() {
                 disk.spare -= run.map_or(0, |run| run.count);
             }
