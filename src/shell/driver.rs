@@ -74,7 +74,8 @@ impl Shared {
     }
 
     fn create(&self, offset: u64) {
-        if let Err(error) = self.pool.create_file(offset) {
+        let panicked = |error| Err(SpillError::storage(StorageOp::Create, &self.pool.dir(), offset, error));
+        if let Err(error) = guarded(|| self.pool.create_file(offset)).unwrap_or_else(panicked) {
             let fault = match error {
                 SpillError::Storage { source, .. } if is_full(&source) => WriteFault::Full(source),
                 error => WriteFault::Broken(error),
@@ -86,7 +87,7 @@ impl Shared {
     }
 
     fn ask_space(&self) {
-        let Err(source) = self.pool.ask_space() else { return };
+        let Err(source) = guarded(|| self.pool.ask_space()).unwrap_or_else(Err) else { return };
         let fault = if is_full(&source) {
             WriteFault::Full(Arc::new(source))
         } else {
