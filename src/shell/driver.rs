@@ -134,10 +134,13 @@ impl Shared {
 
     pub(super) fn did_read(&self, job: ReadJob, progress: Progress<ReadFault>, file: Arc<SpillFile>) {
         let good: usize = job.blocks.iter().take(progress.done).map(crate::block::Block::len).sum();
-        let offset = job.start + good as u64;
-        let fault = progress.fault.map(|fault| match fault {
-            ReadFault::Io(source) => SpillError::storage(StorageOp::Read, file.dir(), offset, source),
-            ReadFault::Corrupt(reason) => SpillError::Corrupt { offset, path: file.dir().to_path_buf(), reason },
+        let fault = progress.fault.map(|fault| {
+            // What was read of the block while memory still had it was right.
+            let offset = (job.start + good as u64).max(self.stats().read);
+            match fault {
+                ReadFault::Io(source) => SpillError::storage(StorageOp::Read, file.dir(), offset, source),
+                ReadFault::Corrupt(reason) => SpillError::Corrupt { offset, path: file.dir().to_path_buf(), reason },
+            }
         });
         drop(file);
         self.lock().core.did_read(job, progress.done, fault);
