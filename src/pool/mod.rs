@@ -265,6 +265,11 @@ impl Pool {
         Grant::Slots(run, file)
     }
 
+    #[cfg(test)]
+    pub(crate) fn queue(&self) -> Vec<u64> {
+        self.lock().queue.iter().map(|(id, _)| *id).collect()
+    }
+
     /// The member has got slots, or wants none: it is the next one's turn. Without any lock.
     pub(crate) fn end_turn(&self, id: u64) {
         if self.shared.is_none() {
