@@ -31,6 +31,12 @@ impl Control {
         Self { shared }
     }
 
+    /// What tells the stream from all others in the trailers of its slots.
+    #[cfg(test)]
+    pub(crate) fn stream_id(&self) -> u64 {
+        self.shared.stream_id()
+    }
+
     /// What the buffer holds and has done.
     pub fn stats(&self) -> SpillStats {
         self.shared.stats()

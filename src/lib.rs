@@ -13,6 +13,8 @@ mod error;
 mod lender;
 mod options;
 mod pool;
+#[cfg(test)]
+mod pool_tests;
 mod reader;
 mod shell;
 mod sink;

@@ -8,7 +8,7 @@ use crate::{
     error::SpillError,
     options::{OnFull, Settings},
     pool::{LEAST_BLOCKS, MinFreeSpace, Pool},
-    storage::sys::System,
+    storage::sys::{Platform, System},
 };
 
 const DEFAULT_MEMORY: usize = 64 << 20;
@@ -97,6 +97,12 @@ impl PoolHandle {
     /// `allow_memory_backed_dir` are refused by name.
     pub fn builder(&self) -> Builder {
         Builder::of(Arc::clone(&self.pool), self.defaults.clone())
+    }
+
+    /// Who waits for slots, in order, by the streams' numbers.
+    #[cfg(test)]
+    pub(crate) fn queue(&self) -> Vec<u64> {
+        self.pool.queue()
     }
 
     /// What its buffers hold and have done together.
@@ -205,6 +211,10 @@ impl PoolBuilder {
     ///
     /// [`SpillError::Config`] names an option whose value cannot be used, and the value.
     pub fn build(self) -> Result<SpillPool, SpillError> {
+        self.build_on(Arc::new(System))
+    }
+
+    pub(crate) fn build_on(self, platform: Arc<dyn Platform>) -> Result<SpillPool, SpillError> {
         let options = self.settings.clone().check()?;
         let limits = options.limits;
         let least = LEAST_BLOCKS * limits.block;
@@ -212,7 +222,7 @@ impl PoolBuilder {
             let problem = format!("of {} bytes is too small for a pool: {least} is the least", limits.memory);
             return Err(SpillError::Config { option: "memory_limit", problem });
         }
-        let pool = Pool::shared(&options, Arc::new(System), self.retain, self.min_free_space);
+        let pool = Pool::shared(&options, platform, self.retain, self.min_free_space);
         let defaults = self.settings.for_members();
         Ok(SpillPool { handle: PoolHandle { pool, defaults } })
     }

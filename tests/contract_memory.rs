@@ -556,7 +556,7 @@ fn c05_a_full_window_holds_the_writer_before_anything_is_written_to_disk() {
                 at += n.unwrap() as u64;
             }
             let stats = reader.stats();
-            assert!(stats.spilled > 0 || at - read == MIB as u64, "it holds the whole window: {stats:?}");
+            assert!(stats.peak_disk_held > 0 || at - read == MIB as u64, "it holds the whole window: {stats:?}");
             let n = read_some(&mut reader, &mut buf).unwrap();
             verify(read, &buf[..n]);
             read += n as u64;

@@ -259,3 +259,59 @@ fn at_the_disk_limit_a_drain_lets_the_writers_on_and_fail_fails_alone() {
         assert!(pool.stats().peak_disk_held <= 2 << 20);
     });
 }
+
+/// What is kept for reuse is bounded by `retain` as soon as the backlog is gone, also while others use the disk; and after a
+/// second of quiet nothing is left.
+#[test]
+fn c06_a_drained_pool_keeps_what_retain_says_and_in_the_end_no_file() {
+    for retain in [2 << 20, 8 << 20] {
+        let scratch = support::Scratch::new();
+        let pool = SpillPool::builder().memory_limit(1 << 20).retain(retain).temp_dir(scratch.path()).build().unwrap();
+        let stream = async |number: u64, len: usize| {
+            let (mut writer, reader) = pool.buffer().into_split();
+            writer.write_all(&pattern(number, 0, len)).await.unwrap();
+            writer.finish().unwrap();
+            let allocated = scratch.allocated();
+            assert_eq!(drain(number, reader).await, len as u64);
+            allocated
+        };
+        // Less than what is worth a step of its own.
+        let len = retain as usize + (4 << 20);
+        assert!(within(stream(0, len)) > retain + (2 << 20));
+        // With trailers, a page for each 128 slots of 64 KiB, and the file system's own map.
+        support::eventually("no more is kept than was said", || {
+            within(stream(1, 2 << 20));
+            scratch.allocated() <= retain + (64 << 10) && pool.stats().file_bytes <= retain + (64 << 10)
+        });
+        support::eventually("the file is closed", || scratch.open_files().is_empty());
+        assert_eq!(pool.stats().file_bytes, 0);
+    }
+}
+
+/// Descriptors do not grow with the streams.
+#[test]
+fn c12_a_thousand_streams_need_no_more_descriptors_than_one() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    support::in_child(
+        "c12_a_thousand_streams_need_no_more_descriptors_than_one",
+        |_| {},
+        || {
+            setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
+            within(async {
+                let pool = SpillPool::builder().memory_limit(4 << 20).build().unwrap();
+                let mut streams = Vec::new();
+                for stream in 0..1000u64 {
+                    let (mut writer, reader) = pool.buffer().into_split();
+                    // All are stalled at once: most of this must be on disk.
+                    writer.write_all(&pattern(stream, 0, 20_000)).await.unwrap();
+                    streams.push((stream, writer, reader));
+                }
+                assert!(pool.stats().spilled > 10 << 20, "{:?}", pool.stats());
+                for (stream, writer, reader) in streams {
+                    writer.finish().unwrap();
+                    assert_eq!(drain(stream, reader).await, 20_000);
+                }
+            });
+        },
+    );
+}

@@ -461,7 +461,7 @@ impl Core {
     /// The blocks to write next, as their first entry and number: those farthest from the reader, in
     /// one adjacent run; the earliest stay in memory, for they are wanted next. A read-back costs as
     /// much as a write, so nothing is written while half of the memory is free.
-    fn to_write(&self) -> Option<(usize, usize)> {
+    pub(super) fn to_write(&self) -> Option<(usize, usize)> {
         let waited_for = self.ends.writer_is_open() || !self.item.is_empty();
         let wanted = self.squeezed || (self.disk.spilling && waited_for);
         if !wanted || !self.disk_takes_more() || self.discarded {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub(crate) use self::jobs::{DirectRead, ReadJob, WriteFault, WriteJob, Wrote};
+pub(crate) use self::jobs::{ReadJob, WriteFault, WriteJob, Wrote};
 use self::{
     ends::Ends,
     grace::Grace,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use self::herd::Pooled;
 pub(crate) use self::herd::{Herd, HerdOp};
-use super::{Core, DirectRead, Front, ReadJob, Room, WriteFault, WriteJob, Wrote};
+use super::{Core, Front, ReadJob, Room, WriteFault, WriteJob, Wrote};
 use crate::{
     block::Block,
     error::{SpillError, StorageOp},
@@ -153,7 +153,7 @@ enum Job {
     Write(WriteJob),
     Read(ReadJob),
     /// The reader's own, which does nothing else meanwhile.
-    Direct(DirectRead),
+    Direct(super::jobs::DirectRead),
 }
 
 #[derive(Debug)]

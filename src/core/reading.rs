@@ -8,7 +8,7 @@ use super::{
     ends::Outcome,
     ledger::{Entry, Place},
 };
-use crate::{block::Block, error::SpillError, lender::Purpose};
+use crate::{block::Block, error::SpillError, lender::Purpose, slot::SlotRun};
 
 impl Core {
     /// Where the next byte is.
@@ -74,7 +74,7 @@ impl Core {
         if self.discarded {
             return;
         }
-        while let Some(entry) = self.ledger.pop_before(self.cursor.read) {
+        while let Some(entry) = self.next_consumed() {
             self.drop_entry(entry);
             // Even if that freed no memory: what is kept for the reader depends on what is next.
             self.notes.writable = true;
@@ -91,6 +91,23 @@ impl Core {
             self.notes.writable |= self.grace.is_held();
             self.end_spilling_if_drained();
         }
+    }
+
+    /// Takes out of the ledger what was read to its end. A look at an item outlasts its move into blocks and to disk: what was
+    /// read of a run there meanwhile is cut off from the rest.
+    fn next_consumed(&mut self) -> Option<Entry> {
+        if let Some(&Entry { start, len, place: Place::Disk(run) }) = self.ledger.front() {
+            let block = self.limits.block as u64;
+            let slots = self.cursor.read.saturating_sub(start) / block;
+            if (1..run.count).contains(&slots) {
+                let read = SlotRun::new(run.first, slots);
+                let rest = SlotRun::new(read.end(), run.count - slots);
+                let parts = [(start, slots * block, read), (start + slots * block, len - slots * block, rest)];
+                let parts = parts.map(|(start, len, run)| Entry { start, len, place: Place::Disk(run) });
+                self.ledger.replace(0, parts.into_iter());
+            }
+        }
+        self.ledger.pop_before(self.cursor.read)
     }
 
     /// Makes what is in the block that is being filled a block of its own, to be lent or borrowed.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     error::{SpillError, StorageOp},
+    lender::{Lender, Purpose},
     options::{Limits, OnFull},
     pool::Budget,
     slot::SlotRun,
@@ -246,6 +247,71 @@ fn c08_a_full_disk_is_tried_again_after_a_free_and_once_a_second() {
     core.tick(3_000_000_000);
     settle(&mut core, 3_000_000_000);
     assert!(core.disk.retry_at().is_none(), "a slot came free");
+}
+
+/// A reader looked into an item for which there was no memory; before it said how much it took, the item was moved into blocks,
+/// and those to disk as one run. What it took ended within the second block of that run, and the first one was offered again: a panic.
+#[test]
+fn c01_a_look_at_an_item_outlasts_its_move_to_disk() {
+    let budget = Arc::new(Budget::new(8 * 64, 64));
+    let limits = Limits { memory: 6 * 64, block: 64, disk: None, slots: u64::MAX, on_full: OnFull::Wait };
+    let mut core = Core::new(limits, Some(budget.clone()));
+    let others = 8 * 64;
+    assert!(budget.take(others, Purpose::Read));
+    assert!(core.offer(&mut vec![7; 300].into()).unwrap());
+    settle(&mut core, 0);
+    assert!(matches!(core.front(), Front::Item(item) if item.len() == 300));
+    budget.give(others);
+    core.memory_came();
+    settle(&mut core, 0);
+    for _ in 0..10 {
+        core.squeeze();
+        while let Some(want) = core.wants_write() {
+            let run = SlotRun::new(core.stats().spilled / 64, want);
+            let job = core.start_write(run);
+            core.wrote(job, Wrote { done: want as usize, fault: None }, 0);
+            settle(&mut core, 0);
+        }
+    }
+    assert_eq!(core.stats().on_disk, 300);
+    core.consume(150);
+    settle(&mut core, 0);
+    assert_eq!((core.stats().on_disk, core.stats().in_memory), (150, 0));
+    let mut read = 150;
+    while read < 300 {
+        if let Front::Disk = core.front() {
+            let job = core.start_read().unwrap();
+            assert_eq!(job.start, read / 64 * 64);
+            let good = job.blocks.len();
+            core.did_read(job, good, None);
+        }
+        let Front::Block { block, at } = core.front() else { panic!("it was read") };
+        assert_eq!(at as u64, read % 64);
+        let n = block.len() - at;
+        read += n as u64;
+        core.consume(n);
+        core.put_back(block);
+        settle(&mut core, 0);
+    }
+    assert_eq!((core.stats().disk_held, core.stats().memory_held, budget.held()), (0, 0, 0));
+}
+
+/// That the disk was full for another, who may be gone, was held against one that had not tried it yet.
+#[test]
+fn c08_a_disk_that_was_full_for_another_is_tried_before_a_write_is_refused() {
+    let budget = Arc::new(Budget::new(32 * 64, 64));
+    budget.set_exhausted(true);
+    let limits = Limits { memory: 6 * 64, block: 64, disk: None, slots: u64::MAX, on_full: OnFull::Fail };
+    let mut core = Core::new(limits, Some(budget));
+    while let Room::Bytes(room) = core.room().unwrap() {
+        core.append(&vec![7; room]);
+    }
+    core.park_writer();
+    spilling(&mut core, 0);
+    assert_eq!(core.room().unwrap(), Room::Full);
+    assert!(core.wants_write().is_some());
+    core.no_slots();
+    assert!(matches!(core.room(), Err(SpillError::DiskLimit { .. })), "it has tried");
 }
 
 #[test]

@@ -161,7 +161,8 @@ impl Core {
         self.limits.on_full == OnFull::Fail
             && self.disk.spilling
             && self.disk.writing == 0
-            && (!self.disk_takes_more() || self.memory.is_exhausted())
+            // What it can write itself it tries: the disk may have room again.
+            && (!self.disk_takes_more() || (self.memory.is_exhausted() && self.to_write().is_none()))
             && !self.disk.is_busy()
             && self.ends.writer_is_open()
             && !self.has_room()

@@ -48,7 +48,7 @@ impl Budget {
         self.peak.load(SeqCst)
     }
 
-    /// Whether there was no slot when one was last asked for.
+    /// Whether there was no slot when one was last asked for, or no room for what was to be written to it.
     pub(crate) fn set_exhausted(&self, exhausted: bool) {
         self.exhausted.store(exhausted, SeqCst);
     }

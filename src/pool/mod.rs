@@ -243,6 +243,9 @@ impl Pool {
         disk.upkeep.active_at = clock::now();
         match disk.queue.ask(id, &mut disk.slots, want, &mut disk.spare) {
             Answer::Slots(run) => {
+                if let Some(budget) = self.budget() {
+                    budget.set_exhausted(false);
+                }
                 disk.peak = disk.peak.max(disk.slots.live());
                 Grant::Slots(run, file)
             }
@@ -256,6 +259,11 @@ impl Pool {
                 Grant::Full
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn queue(&self) -> Vec<u64> {
+        self.lock().queue.ids()
     }
 
     /// The member has got slots, or wants none: it is the next one's turn. Without any lock.
@@ -327,6 +335,13 @@ impl Pool {
         let dir = file.dir().display();
         let problem = format!("{free} bytes are free in {dir}, and min_free_space keeps {min}");
         Err(io::Error::new(io::ErrorKind::StorageFull, problem))
+    }
+
+    /// The file system has no room, whatever the limit says: those who would wait for others to spill are told.
+    pub(crate) fn is_full(&self) {
+        if let Some(budget) = self.budget() {
+            budget.set_exhausted(true);
+        }
     }
 
     /// Takes slots back whose bytes nobody needs any more. [`see_to`](Self::see_to) must follow once the

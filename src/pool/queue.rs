@@ -49,6 +49,11 @@ impl<T: Clone> Queue<T> {
         self.waiting.iter().any(|waiting| waiting.id == id)
     }
 
+    #[cfg(test)]
+    pub(crate) fn ids(&self) -> Vec<u64> {
+        self.waiting.iter().map(|waiting| waiting.id).collect()
+    }
+
     /// Up to `want` adjacent slots; at most `spare` of them newly occupied, which are counted off it.
     pub(crate) fn ask(&self, id: u64, slots: &mut SlotMap, want: u64, spare: &mut u64) -> Answer {
         if self.waiting.front().is_some_and(|first| first.id != id) {

@@ -1,7 +1,10 @@
 //! Giving back what is not needed: pages of the file, the file itself, memory of those who stand still.
 //! Never while a lock is held, and never on an async thread.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use super::{
     Disk, Pool,
@@ -192,7 +195,8 @@ impl Work for Pool {
                 true
             }
             Chore::Punch(file, ranges, punch) => {
-                let punched = file.punch(&ranges);
+                // Should it panic, the slots are not lost, and upkeep goes on.
+                let punched = catch_unwind(AssertUnwindSafe(|| file.punch(&ranges))).unwrap_or(Punched::NotNow);
                 drop(file);
                 let mut disk = self.lock();
                 disk.upkeep.cannot_punch |= punched == Punched::Never;

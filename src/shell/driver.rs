@@ -106,24 +106,36 @@ impl Shared {
     }
 
     fn create(&self, offset: u64) {
-        if let Err(error) = self.pool.create_file(offset) {
+        let panicked = |error| Err(SpillError::storage(StorageOp::Create, &self.pool.dir(), offset, error));
+        if let Err(error) = guarded(|| self.pool.create_file(offset)).unwrap_or_else(panicked) {
             let fault = match error {
                 SpillError::Storage { source, .. } if is_full(&source) => WriteFault::Full(source),
                 error => WriteFault::Broken(error),
             };
+            let full = matches!(fault, WriteFault::Full(_));
             self.lock().core.cannot_write(fault, clock::now());
+            self.tell_if(full);
         }
     }
 
     fn ask_space(&self) {
-        let Err(source) = self.pool.ask_space() else { return };
+        let Err(source) = guarded(|| self.pool.ask_space()).unwrap_or_else(Err) else { return };
         let fault = if is_full(&source) {
             WriteFault::Full(Arc::new(source))
         } else {
             let at = self.stats().read;
             WriteFault::Broken(SpillError::storage(StorageOp::Create, &self.pool.dir(), at, source))
         };
+        let full = matches!(fault, WriteFault::Full(_));
         self.lock().core.cannot_write(fault, clock::now());
+        self.tell_if(full);
+    }
+
+    /// Tells the pool that its disk is full: when this buffer's slots are back, for those say that there is room.
+    fn tell_if(&self, full: bool) {
+        if full {
+            self.pool.is_full();
+        }
     }
 
     fn write(&self, job: WriteJob, file: Arc<SpillFile>) {
@@ -140,7 +152,9 @@ impl Shared {
         });
         // Before the slots may be free: the last share of a file must not be dropped elsewhere.
         drop(file);
+        let full = matches!(fault, Some(WriteFault::Full(_)));
         self.lock().core.wrote(job, Wrote { done: progress.done, fault }, clock::now());
+        self.tell_if(full);
     }
 
     fn read(&self, mut job: ReadJob) {
@@ -152,7 +166,8 @@ impl Shared {
 
     pub(super) fn did_read(&self, job: ReadJob, progress: Progress<ReadFault>, file: Arc<SpillFile>) {
         let good: usize = job.blocks.iter().take(progress.done).map(Block::len).sum();
-        let offset = job.start + good as u64;
+        // What was read of the block while memory still had it was right.
+        let offset = (job.start + good as u64).max(self.stats().read);
         let fault = progress.fault.map(|fault| read_error(fault, &file, offset));
         drop(file);
         self.lock().core.did_read(job, progress.done, fault);

@@ -148,6 +148,11 @@ impl Shared {
         self.me.clone()
     }
 
+    #[cfg(test)]
+    pub(crate) fn stream_id(&self) -> u64 {
+        self.stream.id
+    }
+
     pub(crate) fn stats(&self) -> SpillStats {
         let state = self.raw_lock();
         SpillStats {

@@ -1,0 +1,242 @@
+//! A fault stays with the stream that it hit: all others of the pool carry their bytes, and what the stream held comes
+//! back to them.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use super::{
+    BLOCK, HANG, KIB, MIB, Spot, eventually, nothing_is_left, owner, pattern, read_all, read_some, spot, with_pool,
+    write_all,
+};
+use crate::{
+    PoolBuilder, SpillError, SpillPool, StorageOp,
+    storage::sys::{
+        faulty::Scripted,
+        hooked::{Act, Call, Hooked},
+    },
+};
+
+/// Each test has a directory of its own, and so threads of its own.
+fn small(dir: &str) -> PoolBuilder {
+    SpillPool::builder().memory_limit(MIB).temp_dir(dir)
+}
+
+/// Whether these are a stream's bytes on their way to disk.
+fn writes(call: &Call<'_>, stream: u64) -> bool {
+    match call {
+        Call::Write { bufs, at, .. } => matches!(spot(*at), Spot::Payload(_)) && owner(&bufs[0]) == stream,
+        _ => false,
+    }
+}
+
+/// Says yes once.
+#[derive(Default)]
+struct Once(AtomicUsize);
+
+impl Once {
+    fn now(&self) -> bool {
+        self.0.fetch_add(1, SeqCst) == 0
+    }
+}
+
+fn eio() -> Act {
+    Act::Fail(io::Error::other("EIO, as planned"))
+}
+
+/// Three streams at once, of which some are hit: who was, by what, and that all others got everything.
+fn three_streams(pool: &SpillPool) -> Vec<(u64, SpillError)> {
+    let len = 2 * MIB;
+    let pool = pool.clone();
+    with_pool(&pool.clone(), move || {
+        let (writers, readers): (Vec<_>, Vec<_>) = (1..=3u64)
+            .map(|stream| {
+                let (writer, reader) = pool.buffer().into_split();
+                (write_all(writer, stream, len), (stream, reader))
+            })
+            .unzip();
+        let written: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        let mut hit = Vec::new();
+        for ((stream, reader), written) in readers.into_iter().zip(written) {
+            let control = reader.control();
+            let (bytes, end) = read_all(reader, stream);
+            assert_eq!(written.is_ok(), end.is_ok(), "stream {stream}: {written:?}, {end:?}");
+            assert_eq!(bytes, control.stats().written, "stream {stream}: every accepted byte comes before any end");
+            match end {
+                Ok(()) => assert_eq!(bytes, len as u64),
+                Err(error) => hit.push((stream, error)),
+            }
+        }
+        nothing_is_left(&pool);
+        hit
+    })
+}
+
+#[test]
+fn c08_a_write_that_fails_is_told_to_its_own_stream_alone() {
+    let pool = small("/pool-eio")
+        .build_on(Hooked::new(Scripted::default(), |call| if writes(call, 2) { eio() } else { Act::Go }));
+    let hit = three_streams(&pool.unwrap());
+    let [(2, SpillError::Storage { op: StorageOp::Write, source, .. })] = &hit[..] else { panic!("{hit:?}") };
+    assert!(source.to_string().contains("as planned"));
+}
+
+#[test]
+fn c08_a_job_that_panics_is_told_to_its_own_stream_alone() {
+    let pool = small("/pool-panic")
+        .build_on(Hooked::new(Scripted::default(), |call| if writes(call, 2) { Act::Panic } else { Act::Go }));
+    let hit = three_streams(&pool.unwrap());
+    let [(2, SpillError::Storage { op: StorageOp::Write, source, .. })] = &hit[..] else { panic!("{hit:?}") };
+    assert!(source.to_string().contains("panicked"));
+}
+
+/// What one stream does for all, that is making the file and asking for its space, failed: only that one is told, and the
+/// next one does it.
+#[test]
+fn c08_what_one_does_for_all_fails_alone() {
+    for call_of in [|call: &Call<'_>| matches!(call, Call::Create), |call: &Call<'_>| matches!(call, Call::Space)] {
+        for panics in [false, true] {
+            let once = Once::default();
+            let hooked = Hooked::new(Scripted::default(), move |call| match call_of(call) && once.now() {
+                true if panics => Act::Panic,
+                true => eio(),
+                false => Act::Go,
+            });
+            let hit = three_streams(&small("/pool-create").build_on(hooked).unwrap());
+            let [(_, SpillError::Storage { op: StorageOp::Create, source, .. })] = &hit[..] else { panic!("{hit:?}") };
+            assert!(source.to_string().contains(if panics { "panicked" } else { "as planned" }), "{source}");
+        }
+    }
+}
+
+/// A fault while space is given back is nobody's: neither slots nor upkeep end with it.
+#[test]
+fn c06_a_punch_that_fails_or_panics_loses_no_slot() {
+    for panics in [false, true] {
+        let once = Arc::new(Once::default());
+        let hooked = Hooked::new(Scripted::default(), {
+            let once = Arc::clone(&once);
+            move |call| match matches!(call, Call::Punch) && once.now() {
+                true if panics => Act::Panic,
+                true => eio(),
+                false => Act::Go,
+            }
+        });
+        let pool = small("/pool-punch").disk_limit(12 << 20).retain(0).build_on(hooked.clone()).unwrap();
+        with_pool(&pool.clone(), move || {
+            let (writer, reader) = pool.buffer().into_split();
+            write_all(writer, 1, 11 * MIB).join().unwrap().unwrap();
+            assert_eq!(read_all(reader, 1).0, 11 << 20);
+            eventually("a hole is punched", || once.0.load(SeqCst) > 0);
+            // It needs nearly all that there is, with nobody reading.
+            let (writer, reader) = pool.buffer().into_split();
+            write_all(writer, 2, 12 * MIB).join().unwrap().unwrap();
+            assert_eq!(read_all(reader, 2).0, 12 << 20);
+            nothing_is_left(&pool);
+            eventually("the file is closed", || hooked.open() == 0);
+        });
+    }
+}
+
+/// A stream that is dropped while the disk has its blocks in hands: the rest goes on, and what it held comes back when the disk
+/// lets go.
+#[test]
+fn c08_a_stream_that_goes_with_jobs_in_flight_leaks_nothing() {
+    let (gate, at_it) = (Arc::new(RwLock::new(())), Arc::new(AtomicUsize::new(0)));
+    let hooked = Hooked::new(Scripted::default(), {
+        let (gate, at_it) = (Arc::clone(&gate), Arc::clone(&at_it));
+        move |call| {
+            if writes(call, 1) {
+                at_it.fetch_add(1, SeqCst);
+                drop(gate.read());
+            }
+            Act::Go
+        }
+    });
+    let pool = small("/pool-hung").build_on(hooked).unwrap();
+    with_pool(&pool.clone(), move || {
+        let closed = gate.write().unwrap();
+        let (mut writer, reader) = pool.builder().memory_limit(256 * KIB).build().unwrap().into_split();
+        let control = reader.control();
+        let item = pattern(1, 0, 512 * KIB).into();
+        futures(writer.write_bytes(item)).unwrap();
+        eventually("the disk has some of it", || at_it.load(SeqCst) > 0);
+        drop((writer, reader));
+        let left = control.stats();
+        assert!(left.memory_held > 0 && left.disk_held > 0, "in flight: {left:?}");
+
+        let (writer, reader) = pool.buffer().into_split();
+        write_all(writer, 2, 3 * MIB).join().unwrap().unwrap();
+        assert!(reader.stats().spilled > 0);
+        assert_eq!(read_all(reader, 2).0, 3 << 20);
+        drop(closed);
+        eventually("it comes back", || (control.stats().memory_held, control.stats().disk_held) == (0, 0));
+        drop(control);
+        nothing_is_left(&pool);
+    });
+}
+
+fn futures<T>(run: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(HANG, run).await.expect("it hangs") })
+}
+
+/// A read that fails ends its stream at its own place; the bytes before it have come, and the slots behind it come back.
+#[test]
+fn c08_a_read_that_fails_is_told_to_its_own_stream_alone() {
+    let whose = Arc::new(AtomicUsize::new(0));
+    let hooked = Hooked::new(Scripted::default(), {
+        let whose = Arc::clone(&whose);
+        move |call| match call {
+            Call::Read { file, at, .. } => match spot(*at) {
+                Spot::Payload(slot) if super::identity(*file, slot).0 == whose.load(SeqCst) as u64 => eio(),
+                _ => Act::Go,
+            },
+            _ => Act::Go,
+        }
+    });
+    let pool = small("/pool-read").build_on(hooked).unwrap();
+    with_pool(&pool.clone(), move || {
+        let (writer, reader) = pool.buffer().into_split();
+        let (other_writer, other) = pool.buffer().into_split();
+        whose.store(reader.control().stream_id() as usize, SeqCst);
+        write_all(writer, 1, 2 * MIB).join().unwrap().unwrap();
+        write_all(other_writer, 2, 2 * MIB).join().unwrap().unwrap();
+        let (bytes, end) = read_all(reader, 1);
+        let Err(SpillError::Storage { op: StorageOp::Read, offset, .. }) = end else { panic!("{end:?}") };
+        assert_eq!(offset, bytes);
+        assert_eq!(read_all(other, 2).0, 2 << 20);
+        nothing_is_left(&pool);
+    });
+}
+
+/// What had been read of a block while memory held it was named as what cannot be trusted, when the rest of the block went
+/// to disk and did not come back.
+#[test]
+fn c14_what_was_read_from_memory_is_not_named_as_corrupt() {
+    let hooked = Hooked::new(Scripted::default(), |call| match call {
+        Call::Read { at, .. } if matches!(spot(*at), Spot::Payload(_)) => Act::Flip(0),
+        _ => Act::Go,
+    });
+    let pool = small("/pool-half").build_on(hooked).unwrap();
+    with_pool(&pool.clone(), move || {
+        let (writer, reader) = pool.builder().memory_limit(512 * KIB).build().unwrap().into_split();
+        let (mut writer, mut reader) = (writer.into_blocking(), reader.into_blocking());
+        writer.write_all(&pattern(1, 0, 4 * BLOCK)).unwrap();
+        read_some(&mut reader, 1, 0, 10_000);
+        // Others want the memory, and have it.
+        let (other_writer, other) = pool.buffer().into_split();
+        write_all(other_writer, 2, 3 * MIB).join().unwrap().unwrap();
+        let control = reader.control();
+        eventually("its rest is on disk", || control.stats().memory_held == 0);
+        let error = io::Read::read(&mut reader, &mut [0; 100]).unwrap_err();
+        let error = super::ours(&error);
+        assert!(matches!(error, SpillError::Corrupt { offset: 10_000, .. }), "{error:?}");
+        drop((writer, reader, other, control));
+        nothing_is_left(&pool);
+    });
+}

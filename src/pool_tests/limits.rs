@@ -1,0 +1,295 @@
+//! What bounds the disk of all, who gets the slots that come free, and what of the file is used again.
+
+use std::{
+    error::Error,
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Waker},
+};
+
+use tokio::io::AsyncWrite;
+
+use super::{
+    BLOCK, KIB, MIB, Spot, eventually, nothing_is_left, ours, owner, pattern, read_all, read_some, spot, with_pool,
+    write_all,
+};
+use crate::{
+    OnFull, PoolBuilder, SpillError, SpillPool, SpillWriter,
+    slot::TRAILER,
+    storage::sys::{
+        faulty::Scripted,
+        hooked::{Act, Call, Hooked},
+    },
+};
+
+const SLOT: u64 = (BLOCK + TRAILER) as u64;
+
+fn pool(dir: &str) -> PoolBuilder {
+    SpillPool::builder().memory_limit(MIB).temp_dir(dir)
+}
+
+/// What is free on its disk, and how often somebody has asked.
+#[derive(Debug, Default)]
+struct Space {
+    free: AtomicU64,
+    asked: AtomicUsize,
+}
+
+impl Space {
+    fn of(free: u64) -> Arc<Self> {
+        Arc::new(Self { free: AtomicU64::new(free), asked: AtomicUsize::new(0) })
+    }
+
+    fn hooked(self: &Arc<Self>, keeps: bool) -> Arc<Hooked<Scripted>> {
+        let space = Arc::clone(self);
+        Hooked::new(Scripted::default(), move |call| match call {
+            Call::Space => {
+                space.asked.fetch_add(1, SeqCst);
+                Act::Space(space.free.load(SeqCst), 1 << 40)
+            }
+            // What nobody reads need not be kept.
+            Call::Write { .. } if !keeps => Act::Lose,
+            _ => Act::Go,
+        })
+    }
+}
+
+/// Writes what is taken without waiting.
+fn try_write(writer: &mut SpillWriter, bytes: &[u8]) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    std::pin::Pin::new(writer).poll_write(&mut cx, bytes).is_ready()
+}
+
+#[test]
+fn c06_min_free_space_is_a_full_disk_that_names_what_is_free() {
+    let space = Space::of(70_000);
+    let pool = pool("/space").min_free_space(10_000).on_full(OnFull::Fail).build_on(space.hooked(true)).unwrap();
+    with_pool(&pool.clone(), move || {
+        let (writer, reader) = pool.buffer().into_split();
+        let error = write_all(writer, 1, 3 * MIB).join().unwrap().unwrap_err();
+        // What lies between the two is less than a slot.
+        assert!(matches!(error, SpillError::DiskLimit { limit: None, source: Some(_), .. }), "{error:?}");
+        assert_eq!(std::io::Error::from(error.clone()).kind(), std::io::ErrorKind::StorageFull);
+        let text = error.source().unwrap().to_string();
+        assert_eq!(text, "70000 bytes are free in /space, and min_free_space keeps 10000");
+        let (bytes, end) = read_all(reader, 1);
+        assert!(matches!(end, Err(SpillError::DiskLimit { offset, .. }) if offset == bytes), "{end:?}");
+        assert_eq!(pool.stats().spilled, 0);
+    });
+}
+
+#[test]
+fn c06_where_space_runs_short_there_is_a_pipe_until_it_is_back() {
+    let space = Space::of(0);
+    let pool = pool("/space-back").min_free_space(0).build_on(space.hooked(true)).unwrap();
+    with_pool(&pool.clone(), move || {
+        let (writer, reader) = pool.buffer().into_split();
+        let writer = write_all(writer, 1, 4 * MIB);
+        let mut reader = reader.into_blocking();
+        eventually("somebody has asked", || space.asked.load(SeqCst) > 0);
+        for at in (0..2 * MIB).step_by(100_000) {
+            read_some(&mut reader, 1, at as u64, 100_000);
+        }
+        assert!(!writer.is_finished() && pool.stats().spilled == 0);
+        space.free.store(1 << 40, SeqCst);
+        // Nobody reads any more: it goes on by itself.
+        writer.join().unwrap().unwrap();
+        assert!(pool.stats().on_disk > 0);
+        drop(reader);
+        nothing_is_left(&pool);
+    });
+}
+
+#[test]
+fn c06_free_space_is_asked_for_as_the_file_grows_and_not_by_each_call() {
+    let space = Space::of(1 << 40);
+    let pool = pool("/space-asked").verify(false).build_on(space.hooked(false)).unwrap();
+    with_pool(&pool.clone(), move || {
+        let asked = || space.asked.load(SeqCst);
+        let (writer, reader) = pool.buffer().into_split();
+        let mut writer = writer.into_blocking();
+        let piece = vec![1; 8 * MIB];
+        for _ in 0..15 {
+            writer.write_all(&piece).unwrap();
+        }
+        // 120 MiB, of which some are in memory.
+        assert_eq!(asked(), 2);
+        for _ in 0..2 {
+            writer.write_all(&piece).unwrap();
+        }
+        assert_eq!(asked(), 3, "each 64 MiB");
+        drop((writer, reader));
+        nothing_is_left(&pool);
+    });
+
+    // What is used again is not asked for.
+    let space = Space::of(1 << 40);
+    let pool = self::pool("/space-again").build_on(space.hooked(true)).unwrap();
+    with_pool(&pool.clone(), move || {
+        for stream in 0..20 {
+            let (writer, reader) = pool.buffer().into_split();
+            write_all(writer, stream, 5 * MIB).join().unwrap().unwrap();
+            assert_eq!(read_all(reader, stream).0, 5 << 20);
+            nothing_is_left(&pool);
+        }
+        assert!(pool.stats().spilled > 64 << 20);
+        assert_eq!(space.asked.load(SeqCst), 1);
+    });
+}
+
+/// Others hold all memory and cannot give it up, for the disk is full before its limit is: a writer that fails rather than
+/// waits, and had got no block yet, waited for ever. Only those who had something to write were told.
+#[test]
+fn c08_a_full_disk_is_told_to_one_that_fails_also_where_it_holds_nothing() {
+    for by_writing in [false, true] {
+        let hooked = Hooked::new(Scripted::default(), move |call| match call {
+            Call::Space if !by_writing => Act::Space(0, 1 << 40),
+            Call::Write { .. } if by_writing => Act::Fail(std::io::ErrorKind::StorageFull.into()),
+            _ => Act::Go,
+        });
+        let pool = SpillPool::builder().memory_limit(512 * KIB).temp_dir("/full").build_on(hooked).unwrap();
+        with_pool(&pool.clone(), move || {
+            let mut others: Vec<_> = (0..8).map(|_| pool.buffer().into_split()).collect();
+            let piece = vec![1; BLOCK];
+            eventually("the memory for writers is held", || {
+                for (writer, _) in &mut others {
+                    try_write(writer, &piece);
+                }
+                pool.stats().memory_held == 6 * BLOCK as u64
+            });
+            let failing = pool.builder().on_full(OnFull::Fail).build().unwrap();
+            let (writer, _reader) = failing.into_split();
+            let error = writer.into_blocking().write_all(&piece).unwrap_err();
+            assert!(matches!(ours(&error), SpillError::DiskLimit { .. }), "{error:?}");
+            assert!(others.iter_mut().all(|(writer, _)| !try_write(writer, &piece)), "they wait, as they were told to");
+        });
+    }
+}
+
+/// Where the limit was reached just as the free space was to be asked for again, an empty run of slots was granted, again
+/// and again: I/O threads went round for nothing, and a writer that fails rather than waits was never told.
+#[test]
+fn c06_a_limit_that_is_reached_with_the_last_slot_that_may_be_taken_is_a_full_disk() {
+    let space = Space::of(12 * BLOCK as u64);
+    let pool = pool("/space-even").disk_limit(12 * SLOT + 4096).min_free_space(0).on_full(OnFull::Fail);
+    let pool = pool.build_on(space.hooked(true)).unwrap();
+    with_pool(&pool.clone(), move || {
+        // It is not its own limit that each of the two meets.
+        let (writer, _other) = pool.builder().memory_limit(256 * KIB).build().unwrap().into_split();
+        write_all(writer, 2, 512 * KIB).join().unwrap().unwrap();
+        let (writer, reader) = pool.buffer().into_split();
+        let error = write_all(writer, 1, 3 * MIB).join().unwrap().unwrap_err();
+        assert!(matches!(error, SpillError::DiskLimit { limit: Some(_), .. }), "{error:?}");
+        assert_eq!((pool.stats().disk_held, space.asked.load(SeqCst)), (12 * SLOT, 1));
+        let written = reader.stats().written;
+        assert_eq!(read_all(reader, 1).0, written);
+    });
+}
+
+/// Three wait for slots; whoever waited longest gets the next, and who wants more goes to the end.
+#[test]
+fn c03_slots_that_come_free_go_to_the_one_that_waited_longest() {
+    let disk = 12 * SLOT + 4096;
+    let pool = SpillPool::builder().memory_limit(4 * MIB).disk_limit(disk).min_free_space(0).temp_dir("/fair");
+    let pool = pool.build_on(Hooked::new(Scripted::default(), |_| Act::Go)).unwrap();
+    with_pool(&pool.clone(), move || {
+        let member = |on_full| pool.builder().memory_limit(512 * KIB).on_full(on_full).build().unwrap().into_split();
+        // The first fills the disk and then wants nothing more of it.
+        let (mut hog, hogged) = member(OnFull::Wait);
+        let mut at = 0;
+        eventually("the disk is full", || {
+            let (full, piece) = (pool.stats().disk_held >= 12 * SLOT, pattern(0, at, BLOCK));
+            if !full && try_write(&mut hog, &piece) {
+                at += BLOCK as u64;
+            }
+            full
+        });
+        hog.finish().unwrap();
+        eventually("it wants no more", || pool.queue().is_empty());
+
+        let mut waiting: Vec<_> = (0..3).map(|_| member(OnFull::Wait)).collect();
+        let ids: Vec<_> = waiting.iter().map(|(writer, _)| writer.control().stream_id()).collect();
+        let piece = vec![1; BLOCK];
+        for n in 0..3 {
+            eventually("it waits for slots", || {
+                try_write(&mut waiting[n].0, &piece);
+                pool.queue().len() > n
+            });
+            // It has as much to write as there will be turns.
+            while try_write(&mut waiting[n].0, &piece) {}
+            assert_eq!(pool.queue(), ids[..=n], "in the order in which they came");
+        }
+        let (failing, unread) = member(OnFull::Fail);
+        let error = write_all(failing, 1, MIB).join().unwrap().unwrap_err();
+        assert!(matches!(error, SpillError::DiskLimit { .. }), "{error:?}");
+        drop(unread);
+        eventually("who has failed is not waiting", || pool.queue() == ids);
+        assert!(waiting.iter().all(|(writer, _)| !writer.is_closed()));
+
+        let (control, mut hogged) = (hogged.control(), hogged.into_blocking());
+        let spilled = |waiting: &[(SpillWriter, _)]| {
+            waiting.iter().map(|(writer, _)| writer.stats().spilled / BLOCK as u64).collect::<Vec<_>>()
+        };
+        let mut expected = vec![0; 3];
+        let mut read = 0;
+        for turn in 0..7 {
+            let held = control.stats().disk_held;
+            while control.stats().disk_held == held {
+                read_some(&mut hogged, 0, read, 4096);
+                read += 4096;
+            }
+            expected[turn % 3] += 1;
+            eventually("one block is written", || spilled(&waiting).iter().sum::<u64>() > turn as u64);
+            assert_eq!(spilled(&waiting), expected);
+            let next: Vec<_> = (1..=3).map(|n| ids[(turn + n) % 3]).collect();
+            eventually("it waits again, behind the others", || pool.queue() == next);
+        }
+        drop((waiting, hogged, control));
+        nothing_is_left(&pool);
+    });
+}
+
+/// Bursts of one stream after the other use the same region of the file; and while others hold what lies behind it, too.
+#[test]
+fn c06_a_region_that_one_stream_freed_is_the_next_ones() {
+    let (end, watched) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let hooked = Hooked::new(Scripted::default(), {
+        let (end, watched) = (Arc::clone(&end), Arc::clone(&watched));
+        move |call| {
+            if let Call::Write { bufs, at, .. } = call
+                && let Spot::Payload(first) = spot(*at)
+                && (!watched.load(SeqCst) || owner(&bufs[0]) < 100)
+            {
+                end.fetch_max(first + bufs.len() as u64, SeqCst);
+            }
+            Act::Go
+        }
+    });
+    let pool = pool("/again").build_on(hooked).unwrap();
+    with_pool(&pool.clone(), move || {
+        let burst = |stream: u64, len: usize| {
+            let (writer, reader) = pool.buffer().into_split();
+            write_all(writer, stream, len).join().unwrap().unwrap();
+            assert!(reader.stats().on_disk > 0);
+            reader
+        };
+        for stream in 0..6 {
+            assert_eq!(read_all(burst(stream, 6 * MIB), stream).0, 6 << 20);
+            eventually("it is drained", || pool.stats().disk_held == 0);
+        }
+        let most = (6 * MIB / BLOCK) as u64;
+        // The last batches may not fit what is left of the region.
+        assert!(end.load(SeqCst) <= most + 16, "{} slots for {most}", end.load(SeqCst));
+
+        let low = burst(6, 6 * MIB);
+        let _high = burst(100, 4 * MIB);
+        assert_eq!(read_all(low, 6).0, 6 << 20);
+        end.store(0, SeqCst);
+        watched.store(true, SeqCst);
+        let _again = burst(7, 5 * MIB);
+        assert!((1..=most).contains(&end.load(SeqCst)), "{}", end.load(SeqCst));
+    });
+}
