@@ -7,11 +7,14 @@
 
 use std::{
     collections::VecDeque,
-    fmt, io,
+    fmt, hint, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::options::Place;
@@ -27,6 +30,31 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(crate) trait Work: Send + Sync {
     /// Does a bounded amount of work, and says whether to be called again.
     fn work(self: Arc<Self>) -> bool;
+}
+
+/// Tells a thread that waits for a few microseconds, which is less than a sleep and a wake-up take.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    rung: AtomicBool,
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+    }
+
+    /// Waits until it is rung, or for this time: not at all if it was rung since the last wait. Others that want the
+    /// processor get it meanwhile.
+    pub(crate) fn wait(&self, at_most: Duration) {
+        const SPINS: usize = 32;
+        let began = Instant::now();
+        while !self.rung.swap(false, Ordering::Acquire) && began.elapsed() < at_most {
+            for _ in 0..SPINS {
+                hint::spin_loop();
+            }
+            thread::yield_now();
+        }
+    }
 }
 
 /// The queue and the threads of one temp directory.

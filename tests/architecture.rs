@@ -41,7 +41,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("futures_sink", &["sink"]),
     ("rustix", &["storage"]),
     ("tempfile", &["storage"]),
-    ("crc32c", &["block", "storage"]),
+    ("crc_fast", &["block", "storage"]),
     ("std::fs", &["storage"]),
     ("std::thread", &["threads", "clock", "blocking"]),
     ("std::time", &["clock", "threads", "shell", "stats"]),

@@ -2,10 +2,10 @@
 //! Never runs twice at once for one buffer, and never holds its lock while the disk works.
 
 use std::{
-    hint, io,
+    io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
-    thread,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::Shared;
@@ -22,12 +22,8 @@ use crate::{
 /// Jobs that one buffer has done before it is another's turn.
 const TURN: usize = 8;
 
-/// How long the driver waits at most for a buffer's next job before it goes, in nanoseconds; and never longer than the
-/// last one took.
-const LINGER: u64 = 100_000;
-
-/// How often it looks meanwhile: after so many spins, and then lets others have the processor.
-const SPINS: usize = 32;
+/// How long the driver waits at most for a buffer's next job before it goes; and never longer than the last one took.
+const LINGER: Duration = Duration::from_micros(100);
 
 enum Step {
     Create(u64),
@@ -39,14 +35,13 @@ enum Step {
 
 impl Work for Shared {
     fn work(self: Arc<Self>) -> bool {
-        let mut lingers = 0;
+        let mut linger = Duration::ZERO;
         for _ in 0..TURN {
-            let began = clock::now();
-            match self.next_step(lingers > 0) {
-                Step::Idle if lingers == 0 => return false,
+            let began = Instant::now();
+            match self.next_step(!linger.is_zero()) {
+                Step::Idle if linger.is_zero() => return false,
                 Step::Idle => {
-                    self.linger(began + lingers);
-                    lingers = 0;
+                    self.bell.wait(mem::take(&mut linger));
                     continue;
                 }
                 Step::Create(offset) => self.create(offset),
@@ -54,27 +49,16 @@ impl Work for Shared {
                 Step::Write(job, file) => self.write(job, file),
                 Step::Read(job) => self.read(job),
             }
-            lingers = (clock::now() - began).min(LINGER);
+            linger = began.elapsed().min(LINGER);
         }
         true
     }
 }
 
 impl Shared {
-    /// Waits a little for the next job, so that it is not worth a sleep and a wake-up.
-    fn linger(&self, until: u64) {
-        while !self.called.swap(false, Ordering::Acquire) && clock::now() < until {
-            for _ in 0..SPINS {
-                hint::spin_loop();
-            }
-            thread::yield_now();
-        }
-    }
-
     fn next_step(&self, may_linger: bool) -> Step {
         let mut state = self.lock();
         state.lingering = false;
-        self.called.store(false, Ordering::Relaxed);
         if let Some(job) = state.missed.take() {
             return Step::Read(job);
         }

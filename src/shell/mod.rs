@@ -15,7 +15,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -36,6 +36,7 @@ use crate::{
         Codec, Stream,
         sys::{Platform, System},
     },
+    threads::Bell,
 };
 
 /// What both halves, and whoever controls them, share.
@@ -44,8 +45,8 @@ pub(crate) struct Shared {
     stream: Stream,
     pool: Arc<Pool>,
     state: Mutex<State>,
-    /// There is a job for the driver that lingers.
-    called: AtomicBool,
+    /// Rung when there is a job for the driver that lingers.
+    bell: Bell,
 }
 
 #[derive(Debug)]
@@ -58,7 +59,7 @@ struct State {
     next_closed: u64,
     /// In the lane's queue, or at work.
     driving: bool,
-    /// At work, and looks at `called` for what to do.
+    /// At work, and waits for the bell.
     lingering: bool,
     /// A read that the page cache could not serve.
     missed: Option<ReadJob>,
@@ -138,7 +139,7 @@ impl Shared {
                 armed: None,
                 over: false,
             }),
-            called: AtomicBool::new(false),
+            bell: Bell::default(),
         });
         this.pool.join(id, this.member());
         this
@@ -400,7 +401,7 @@ impl Drop for Locked<'_> {
         let drive = work && !state.driving;
         if work && state.lingering {
             state.lingering = false;
-            self.shared.called.store(true, Ordering::Release);
+            self.shared.bell.ring();
         }
         state.driving |= drive;
         let arm = state.core.deadline().filter(|at| state.armed.is_none_or(|armed| *at < armed));
