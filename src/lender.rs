@@ -2,14 +2,20 @@
 
 use std::fmt::Debug;
 
-/// What memory is wanted for: when it runs short, not all are served alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What memory is wanted for: when it runs short, not all are served alike. The first ones come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Purpose {
-    Write,
-    /// To write what a reader is about to take: nothing lies before it.
-    HandOver,
     /// To read back what is on disk.
     Read,
+    /// To write what a reader is about to take: nothing lies before it.
+    HandOver,
+    /// To write on where all that lies before is on disk: the only block in memory.
+    WriteOne,
+    Write,
+}
+
+impl Purpose {
+    pub(crate) const ALL: [Self; 4] = [Self::Read, Self::HandOver, Self::WriteOne, Self::Write];
 }
 
 /// Where the memory of many buffers comes from. It only counts: what it says may change at any time by

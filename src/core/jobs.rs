@@ -39,7 +39,7 @@ pub(super) struct Disk {
     /// The writer's patience is over: what does not fit goes to disk at once, until nothing is left there.
     pub(super) spilling: bool,
     blocked: Option<Blocked>,
-    /// No more is written, after an error that is not about space.
+    /// A write has failed, not for want of space: no more is written, unless others need the memory.
     broken: bool,
     /// Slots to be given back to the pool.
     freed: Vec<SlotRun>,
@@ -219,7 +219,11 @@ impl Core {
                 self.disk.blocked = Some(Blocked { source: Some(source), retry_at: Some(now + RETRY), busy: false });
             }
             WriteFault::Broken(error) => {
-                self.disk.broken = true;
+                if std::mem::replace(&mut self.disk.broken, true) {
+                    // It was tried again since others need the memory, and will be once more.
+                    let source = Some(Arc::new(io::Error::other(error.clone())));
+                    self.disk.blocked = Some(Blocked { source, retry_at: Some(now + RETRY), busy: false });
+                }
                 // After `finish` this changes nothing: memory still has everything.
                 let _ = self.fail(error);
             }
@@ -433,7 +437,7 @@ impl Core {
     }
 
     pub(super) fn disk_takes_more(&self) -> bool {
-        self.disk.slots < self.limits.slots && self.disk.blocked.is_none() && !self.disk.broken
+        self.disk.slots < self.limits.slots && self.disk.blocked.is_none()
     }
 
     /// Slots whose bytes are no longer needed: room on disk, so a full one is worth another try.
@@ -463,7 +467,7 @@ impl Core {
     /// much as a write, so nothing is written while half of the memory is free.
     pub(super) fn to_write(&self) -> Option<(usize, usize)> {
         let waited_for = self.ends.writer_is_open() || !self.item.is_empty();
-        let wanted = self.squeezed || (self.disk.spilling && waited_for);
+        let wanted = self.squeezed || (self.disk.spilling && waited_for && !self.disk.broken);
         if !wanted || !self.disk_takes_more() || self.discarded {
             return None;
         }

@@ -218,7 +218,13 @@ impl Core {
     }
 
     pub(super) fn purpose(&self) -> Purpose {
-        if self.backlog() <= self.item.len() as u64 { Purpose::HandOver } else { Purpose::Write }
+        if self.backlog() <= self.item.len() as u64 {
+            Purpose::HandOver
+        } else if self.memory.held() == self.memory.lent() {
+            Purpose::WriteOne
+        } else {
+            Purpose::Write
+        }
     }
 
     /// Whether somebody waits for a block that the buffer's own limit allows.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use crate::lender::{Lender, Purpose};
 
-/// What a pool needs at least, in blocks: two kept for readers, two for what is handed over, four
-/// for writers.
+/// What a pool needs at least, in blocks: two kept for readers, two for what is handed over, one for those who have nothing
+/// else, three for all.
 pub(crate) const LEAST_BLOCKS: usize = 8;
 
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Budget {
     /// Kept for readers alone, and as much again for writers whose reader is about to take it: so that an
     /// active stream gets on however much memory stalled ones hold.
     reserve: usize,
+    /// Kept besides for writers that have no block: some may hold theirs for good, where the disk does not take them.
+    last: usize,
     held: AtomicUsize,
     lent: AtomicUsize,
     peak: AtomicUsize,
@@ -29,6 +31,7 @@ impl Budget {
             limit,
             block,
             reserve,
+            last: (limit / 64).max(block),
             held: AtomicUsize::new(0),
             lent: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
@@ -62,7 +65,8 @@ impl Budget {
         match purpose {
             Purpose::Read => self.limit,
             Purpose::HandOver => self.limit - self.reserve,
-            Purpose::Write => self.limit - 2 * self.reserve,
+            Purpose::WriteOne => self.limit - 2 * self.reserve,
+            Purpose::Write => self.limit - 2 * self.reserve - self.last,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Never calls them while it is locked.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicUsize, atomic::Ordering::SeqCst},
 };
 
@@ -31,9 +31,9 @@ struct State {
     all: BTreeMap<u64, Weak<dyn Member>>,
     /// Who was asked last for memory.
     asked: u64,
-    readers: VecDeque<Weak<dyn Member>>,
-    handing_over: VecDeque<Weak<dyn Member>>,
-    writers: VecDeque<Weak<dyn Member>>,
+    /// Who waits for memory, a row for each purpose; and in which row each is.
+    rows: [VecDeque<u64>; Purpose::ALL.len()],
+    waits: HashMap<u64, Purpose>,
     /// What those did that are gone.
     past: Totals,
 }
@@ -63,6 +63,8 @@ impl Members {
         let mut members = self.lock();
         members.past.add(stats);
         let gone = members.all.remove(&id);
+        members.forget(id);
+        self.waiting.store(members.waits.len(), SeqCst);
         drop(members);
         drop(gone);
     }
@@ -77,34 +79,38 @@ impl Members {
         self.waiting.load(SeqCst) > 0
     }
 
-    pub(crate) fn wait(&self, member: Weak<dyn Member>, purpose: Purpose) {
+    /// A member waits until it is served. One that waits already for something that comes later is moved up.
+    pub(crate) fn wait(&self, id: u64, purpose: Purpose) {
         let mut state = self.lock();
-        state.queue(purpose).push_back(member);
-        self.waiting.fetch_add(1, SeqCst);
+        if state.waits.get(&id).is_some_and(|row| *row <= purpose) || !state.all.contains_key(&id) {
+            return;
+        }
+        state.forget(id);
+        state.rows[purpose as usize].push_back(id);
+        state.waits.insert(id, purpose);
+        self.waiting.store(state.waits.len(), SeqCst);
     }
 
     /// Those who can be served now, readers first, each in the order of waiting.
     pub(crate) fn served(&self, budget: &Budget) -> Vec<Arc<dyn Member>> {
         let mut served = Vec::new();
-        let mut gone = Vec::new();
-        let mut state = self.lock();
-        for purpose in [Purpose::Read, Purpose::HandOver, Purpose::Write] {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        for purpose in Purpose::ALL {
             let mut blocks = budget.available(purpose).saturating_sub(served.len());
             while blocks > 0
-                && let Some(member) = state.queue(purpose).pop_front()
+                && let Some(id) = state.rows[purpose as usize].pop_front()
             {
-                self.waiting.fetch_sub(1, SeqCst);
-                match member.upgrade() {
-                    Some(member) => {
-                        served.push(member);
-                        blocks -= 1;
-                    }
-                    None => gone.push(member),
+                state.waits.remove(&id);
+                // One that is on its way out needs none.
+                if let Some(member) = state.all.get(&id).and_then(Weak::upgrade) {
+                    served.push(member);
+                    blocks -= 1;
                 }
             }
         }
-        drop(state);
-        drop(gone);
+        self.waiting.store(state.waits.len(), SeqCst);
+        drop(guard);
         served
     }
 
@@ -124,11 +130,9 @@ impl Members {
 }
 
 impl State {
-    fn queue(&mut self, purpose: Purpose) -> &mut VecDeque<Weak<dyn Member>> {
-        match purpose {
-            Purpose::Read => &mut self.readers,
-            Purpose::HandOver => &mut self.handing_over,
-            Purpose::Write => &mut self.writers,
+    fn forget(&mut self, id: u64) {
+        if let Some(purpose) = self.waits.remove(&id) {
+            self.rows[purpose as usize].retain(|waiting| *waiting != id);
         }
     }
 }
@@ -136,5 +140,81 @@ impl State {
 impl std::fmt::Debug for Members {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Members").field("waiting", &self.waiting).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lender::Lender;
+
+    struct One;
+
+    impl Member for One {
+        fn memory_came(&self) {}
+
+        fn slots_came(&self) -> bool {
+            false
+        }
+
+        fn squeeze(&self) -> bool {
+            false
+        }
+
+        fn stats(&self) -> SpillStats {
+            SpillStats::default()
+        }
+    }
+
+    const BLOCK: usize = 16 << 10;
+
+    /// A pool of sixteen blocks, of which stalled writers hold all that they may.
+    fn full_of_writers(members: &Members, ids: std::ops::Range<u64>) -> (Budget, Vec<Arc<dyn Member>>) {
+        let budget = Budget::new(16 * BLOCK, BLOCK);
+        while budget.take(BLOCK, Purpose::Write) {}
+        let all: Vec<_> = ids.clone().map(|_| Arc::new(One) as Arc<dyn Member>).collect();
+        for (id, member) in ids.zip(&all) {
+            members.join(id, Arc::downgrade(member));
+        }
+        (budget, all)
+    }
+
+    fn is(one: &Arc<dyn Member>, other: &Arc<dyn Member>) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+    }
+
+    /// A writer that waited like all others, and whose reader then caught up, was not told of the memory that is kept for
+    /// such: it went on waiting for those who stood still.
+    #[test]
+    fn c04_one_whose_reader_has_caught_up_waits_no_longer_for_those_who_stand_still() {
+        let members = Members::default();
+        let (budget, all) = full_of_writers(&members, 0..3);
+        for id in 0..3 {
+            members.wait(id, Purpose::Write);
+        }
+        assert!(members.served(&budget).is_empty() && members.somebody_waits());
+        members.wait(1, Purpose::HandOver);
+        let served = members.served(&budget);
+        assert!(served.len() == 1 && is(&served[0], &all[1]));
+        members.wait(2, Purpose::Read);
+        members.wait(2, Purpose::Write);
+        let served = members.served(&budget);
+        assert!(served.len() == 1 && is(&served[0], &all[2]), "it waits for the better one of the two");
+        budget.give(BLOCK);
+        let served = members.served(&budget);
+        assert!(served.len() == 1 && is(&served[0], &all[0]));
+        assert!(!members.somebody_waits());
+    }
+
+    #[test]
+    fn c12_one_that_is_gone_waits_for_nothing() {
+        let members = Members::default();
+        let (_budget, all) = full_of_writers(&members, 0..2);
+        members.wait(0, Purpose::Write);
+        members.wait(0, Purpose::Write);
+        drop(all);
+        members.leave(0, &SpillStats::default());
+        members.wait(0, Purpose::Read);
+        assert!(!members.somebody_waits());
     }
 }

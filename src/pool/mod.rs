@@ -199,9 +199,9 @@ impl Pool {
     }
 
     /// A member waits for memory until [`Member::memory_came`]. Without the member's lock.
-    pub(crate) fn wait_for_memory(&self, member: Weak<dyn Member>, purpose: Purpose) {
+    pub(crate) fn wait_for_memory(&self, id: u64, purpose: Purpose) {
         let Some(shared) = &self.shared else { return };
-        shared.members.wait(member, purpose);
+        shared.members.wait(id, purpose);
         // Some may have come free before the queue knew of it: upkeep looks at that, and asks for more.
         if shared.budget.available(purpose) > 0 || self.may_ask() {
             self.begin_upkeep();

@@ -85,6 +85,63 @@ fn c08_a_write_that_fails_is_told_to_its_own_stream_alone() {
     assert!(source.to_string().contains("as planned"));
 }
 
+/// What a stream held whose writes had failed stayed in memory until it was read. Where that was all that a pool has for
+/// writers, all others waited for its reader.
+#[test]
+fn c08_a_stream_that_cannot_write_holds_nobody_up() {
+    for fails in [1, usize::MAX] {
+        let (gate, tries) = (Arc::new(RwLock::new(())), AtomicUsize::new(0));
+        let hooked = Hooked::new(Scripted::default(), {
+            let gate = Arc::clone(&gate);
+            move |call| {
+                if !writes(call, 2) {
+                    return Act::Go;
+                }
+                drop(gate.read());
+                if tries.fetch_add(1, SeqCst) < fails { eio() } else { Act::Go }
+            }
+        });
+        let pool = small("/pool-full-of-one").build_on(hooked).unwrap();
+        with_pool(&pool.clone(), move || {
+            let closed = gate.write().unwrap();
+            let (writer, hit) = pool.buffer().into_split();
+            let writer = write_all(writer, 2, 2 * MIB);
+            let all_for_writers = 11 * BLOCK as u64;
+            eventually("it has what there is", || pool.stats().memory_held >= all_for_writers);
+            drop(closed);
+            let error = writer.join().unwrap().unwrap_err();
+            assert!(matches!(error, SpillError::Storage { op: StorageOp::Write, .. }), "{error:?}");
+            assert!(fails == 1 || pool.stats().memory_held >= all_for_writers);
+            let readers: Vec<_> = [1, 3]
+                .map(|stream| {
+                    let (writer, reader) = pool.buffer().into_split();
+                    (stream, write_all(writer, stream, 2 * MIB), reader)
+                })
+                .into_iter()
+                .map(|(stream, writer, reader)| {
+                    writer.join().unwrap().unwrap();
+                    (stream, reader)
+                })
+                .collect();
+            if fails == 1 {
+                // Tried again, it went to disk.
+                let control = hit.control();
+                eventually("it gives its memory up", || control.stats().memory_held == 0);
+            }
+            for (stream, reader) in readers {
+                let (bytes, end) = read_all(reader, stream);
+                end.unwrap();
+                assert_eq!(bytes, 2 << 20);
+            }
+            let written = hit.stats().written;
+            let (bytes, end) = read_all(hit, 2);
+            assert_eq!(bytes, written);
+            assert!(matches!(end, Err(SpillError::Storage { op: StorageOp::Write, .. })), "{end:?}");
+            nothing_is_left(&pool);
+        });
+    }
+}
+
 #[test]
 fn c08_a_job_that_panics_is_told_to_its_own_stream_alone() {
     let pool = small("/pool-panic")
@@ -218,9 +275,17 @@ fn c08_a_read_that_fails_is_told_to_its_own_stream_alone() {
 /// to disk and did not come back.
 #[test]
 fn c14_what_was_read_from_memory_is_not_named_as_corrupt() {
-    let hooked = Hooked::new(Scripted::default(), |call| match call {
-        Call::Read { at, .. } if matches!(spot(*at), Spot::Payload(_)) => Act::Flip(0),
-        _ => Act::Go,
+    let gate = Arc::new(RwLock::new(()));
+    let hooked = Hooked::new(Scripted::default(), {
+        let gate = Arc::clone(&gate);
+        move |call| match call {
+            Call::Read { at, .. } if matches!(spot(*at), Spot::Payload(_)) => Act::Flip(0),
+            call if writes(call, 2) => {
+                drop(gate.read());
+                Act::Go
+            }
+            _ => Act::Go,
+        }
     });
     let pool = small("/pool-half").build_on(hooked).unwrap();
     with_pool(&pool.clone(), move || {
@@ -228,11 +293,14 @@ fn c14_what_was_read_from_memory_is_not_named_as_corrupt() {
         let (mut writer, mut reader) = (writer.into_blocking(), reader.into_blocking());
         writer.write_all(&pattern(1, 0, 4 * BLOCK)).unwrap();
         read_some(&mut reader, 1, 0, 10_000);
-        // Others want the memory, and have it.
+        // Another wants the memory, and its own does not come back from the disk.
+        let closed = gate.write().unwrap();
         let (other_writer, other) = pool.buffer().into_split();
-        write_all(other_writer, 2, 3 * MIB).join().unwrap().unwrap();
+        let other_writer = write_all(other_writer, 2, 3 * MIB);
         let control = reader.control();
         eventually("its rest is on disk", || control.stats().memory_held == 0);
+        drop(closed);
+        other_writer.join().unwrap().unwrap();
         let error = io::Read::read(&mut reader, &mut [0; 100]).unwrap_err();
         let error = super::ours(&error);
         assert!(matches!(error, SpillError::Corrupt { offset: 10_000, .. }), "{error:?}");

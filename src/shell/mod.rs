@@ -29,6 +29,7 @@ use crate::{
     clock::{self, Tick},
     core::{Core, ReadJob, WriteFault},
     error::{SpillError, StorageOp},
+    lender::Purpose,
     options::Options,
     pool::{Member, Pool},
     stats::SpillStats,
@@ -63,8 +64,8 @@ struct State {
     lingering: bool,
     /// A read that the page cache could not serve.
     missed: Option<ReadJob>,
-    /// Waits in the pool's queue for memory.
-    lacks: bool,
+    /// Waits in the pool's queue for memory, for this or for what comes before it.
+    lacks: Option<Purpose>,
     /// Waits in the pool's queue for slots.
     queued: bool,
     /// A call by the clock is due at this time.
@@ -134,7 +135,7 @@ impl Shared {
                 driving: false,
                 lingering: false,
                 missed: None,
-                lacks: false,
+                lacks: None,
                 queued: false,
                 armed: None,
                 over: false,
@@ -297,7 +298,7 @@ impl Member for Shared {
         let mut state = self.lock();
         // Whoever calls this serves the others himself.
         Locked::serving(&mut state);
-        state.lacks = false;
+        state.lacks = None;
         state.core.memory_came();
     }
 
@@ -391,8 +392,8 @@ impl Drop for Locked<'_> {
         let wakes = state.core.settle(now);
         let pool = &self.shared.pool;
         let freed = state.core.has_freed().then(|| pool.free(state.core.freed()));
-        let lacks = wakes.lacks.filter(|_| !state.lacks);
-        state.lacks |= lacks.is_some();
+        let lacks = wakes.lacks.filter(|purpose| state.lacks.is_none_or(|row| *purpose < row));
+        state.lacks = lacks.or(state.lacks);
         let reader = if wakes.reader { state.reader.take() } else { None };
         let writer = if wakes.writer { state.writer.take() } else { None };
         let closed = if wakes.closed { mem::take(&mut state.closed) } else { Vec::new() };
@@ -420,7 +421,7 @@ impl Drop for Locked<'_> {
             pool.see_to(freed);
         }
         if let Some(purpose) = lacks {
-            pool.wait_for_memory(self.shared.member(), purpose);
+            pool.wait_for_memory(self.shared.stream.id, purpose);
         }
         if wakes.gave && !self.serving && pool.somebody_waits() {
             pool.memory_came();
