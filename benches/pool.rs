@@ -102,6 +102,7 @@ fn thousand_streams() -> Vec<Line> {
 
 /// All written with nobody reading, then all read at once. What the users hold themselves is kept small.
 fn many(streams: u64, each: u64) {
+    touch(streams * each);
     let runtime = runtime();
     let pool = SpillPool::builder().memory_limit(MEMORY).build().unwrap();
     let (base, threads) = (proc_status("VmRSS"), proc_status("Threads"));
@@ -114,6 +115,7 @@ fn many(streams: u64, each: u64) {
         for writer in writers {
             writer.await.unwrap();
         }
+        println!("written after {}", start.elapsed().as_secs_f64());
         let (open, running) = (open_files() - files, proc_status("Threads") - threads);
         let readers: Vec<_> =
             readers.into_iter().zip(0..).map(|(reader, stream)| tokio::spawn(consume(reader, stream, each))).collect();
@@ -127,11 +129,23 @@ fn many(streams: u64, each: u64) {
     println!("peak_memory_held {}", pool.stats().peak_memory_held);
 }
 
+/// Fills as many pages of the page cache and gives them back: fresh pages of a virtual machine cost ten times as much as those
+/// that were touched just before, and who gets them is chance.
+fn touch(bytes: u64) {
+    let file = tempfile::tempfile_in(env::temp_dir()).unwrap();
+    let piece = vec![7; 1 << 20];
+    for at in (0..bytes).step_by(piece.len()) {
+        file.write_all_at(&piece, at).unwrap();
+    }
+}
+
 fn one(bytes: u64) {
+    touch(bytes);
     let (writer, reader) = SpillBuffer::builder().memory_limit(1 << 20).build().unwrap().into_split();
     let start = Instant::now();
     runtime().block_on(async {
         tokio::spawn(produce(writer, 0, bytes)).await.unwrap();
+        println!("written after {}", start.elapsed().as_secs_f64());
         tokio::spawn(consume(reader, 0, bytes)).await.unwrap();
     });
     println!("seconds {}", start.elapsed().as_secs_f64());

@@ -160,7 +160,7 @@ struct Kept {
 
 impl Kept {
     fn take(&mut self, capacity: usize) -> Option<Vec<u8>> {
-        let at = self.shelf.iter().rposition(|(kept, _)| *kept == capacity)?;
+        let at = self.shelf.iter().position(|(kept, _)| *kept == capacity)?;
         self.bytes -= capacity;
         Some(self.shelf.remove(at).1)
     }

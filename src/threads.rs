@@ -6,6 +6,7 @@
 //! That idea is `blocking`'s (smol-rs).
 
 use std::{
+    any::Any,
     collections::VecDeque,
     fmt, hint, io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -27,9 +28,14 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// Something that has work from time to time. It is in a lane's queue once at most, so that the
 /// queue is as long as there are buffers and pools.
-pub(crate) trait Work: Send + Sync {
+pub(crate) trait Work: Any + Send + Sync {
     /// Does a bounded amount of work, and says whether to be called again.
-    fn work(self: Arc<Self>) -> bool;
+    fn work(self: Arc<Self>, lane: &Lane) -> bool;
+
+    /// What is alike may be done together: see [`Lane::take_like`].
+    fn kind(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Tells a thread that waits for a few microseconds, which is less than a sleep and a wake-up take.
@@ -119,6 +125,24 @@ impl Lane {
         Ok(())
     }
 
+    /// Whether others wait for a thread.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.lock().queue.is_empty()
+    }
+
+    /// Takes out what is next, if it is of this kind: its caller does it instead of the thread that it was queued for.
+    pub(crate) fn take_like(&self, kind: usize) -> Option<Arc<dyn Work>> {
+        let mut state = self.lock();
+        state.queue.front().filter(|next| next.kind() == Some(kind))?;
+        state.queue.pop_front()
+    }
+
+    /// Gives back what was taken, to be done next.
+    pub(crate) fn put_back(&self, work: Arc<dyn Work>) {
+        self.lock().queue.push_front(work);
+        self.work.notify_one();
+    }
+
     fn start_thread(self: &Arc<Self>) -> io::Result<()> {
         let lane = Arc::clone(self);
         thread::Builder::new().name("spillbuffer-io".into()).stack_size(256 << 10).spawn(move || lane.run()).map(drop)
@@ -132,7 +156,7 @@ impl Lane {
                 // It may be the last drop of a buffer, and so of a user's error: should that panic, the thread
                 // goes on.
                 let turn = AssertUnwindSafe(|| {
-                    let again = Arc::clone(&work).work();
+                    let again = Arc::clone(&work).work(self);
                     if again { Some(work) } else { None }
                 });
                 let again = catch_unwind(turn).unwrap_or(None);

@@ -478,7 +478,7 @@ impl Core {
             return None;
         }
         let blocks = window / self.limits.block;
-        let batch = (blocks / 2).clamp(1, BATCH);
+        let batch = (blocks / 4).clamp(1, BATCH);
         let found = self.adjacent_in_memory(blocks / 4, batch);
         // Where that leaves nothing, all but the block that the reader is at may go; and that too where
         // others need it.

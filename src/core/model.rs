@@ -77,6 +77,7 @@ struct Disk {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a model")]
 enum Slots {
     /// The highest is granted first, so that runs are broken up.
     Own(Vec<u64>),

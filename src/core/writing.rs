@@ -35,7 +35,7 @@ impl Core {
 
     /// Whether what is written now is likely to go to disk.
     pub(crate) fn is_spilling(&self) -> bool {
-        self.disk.spilling
+        self.disk.spilling || self.squeezed || self.memory.is_tight()
     }
 
     /// Hands out the block that is being filled, so that a long copy needs no lock.

@@ -1,6 +1,6 @@
 //! A set of slot numbers, kept as runs. Never holds two runs that touch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::slot::SlotRun;
 
@@ -8,6 +8,8 @@ use crate::slot::SlotRun;
 pub(crate) struct Extents {
     /// First slot to number of slots.
     runs: BTreeMap<u64, u64>,
+    /// The same as number of slots and first slot.
+    by_length: BTreeSet<(u64, u64)>,
     total: u64,
 }
 
@@ -25,32 +27,29 @@ impl Extents {
         if let Some((&before, &len)) = self.runs.range(..first).next_back() {
             debug_assert!(before + len <= first, "slot {first} is in the set already");
             if before + len == first {
+                self.take_run(before);
                 first = before;
                 count += len;
             }
         }
-        if let Some(len) = self.runs.remove(&run.end()) {
+        if let Some(len) = self.take_run(run.end()) {
             count += len;
         }
-        self.runs.insert(first, count);
+        self.put_run(first, count);
     }
 
     /// Takes `count` slots from the lowest run that has as many.
     pub(crate) fn take_lowest(&mut self, count: u64) -> Option<SlotRun> {
+        self.longest().filter(|longest| longest.count >= count)?;
         let (&first, _) = self.runs.iter().find(|&(_, &len)| len >= count)?;
         let run = SlotRun::new(first, count);
         self.remove(run);
         Some(run)
     }
 
-    /// The longest run.
+    /// The longest run; of several the one with the highest numbers.
     pub(crate) fn longest(&self) -> Option<SlotRun> {
-        self.runs.iter().map(|(&first, &count)| SlotRun::new(first, count)).max_by_key(|run| run.count)
-    }
-
-    /// The run with the highest numbers.
-    pub(crate) fn highest(&self) -> Option<SlotRun> {
-        self.runs.last_key_value().map(|(&first, &count)| SlotRun::new(first, count))
+        self.by_length.last().map(|&(count, first)| SlotRun::new(first, count))
     }
 
     /// Takes out those slots of `range` that are in the set, and hands them out as runs.
@@ -64,13 +63,13 @@ impl Extents {
             .collect();
         let mut taken = Vec::with_capacity(overlapping.len());
         for run in overlapping {
-            self.runs.remove(&run.first);
+            self.take_run(run.first);
             let (first, end) = (run.first.max(range.first), run.end().min(range.end()));
             if run.first < first {
-                self.runs.insert(run.first, first - run.first);
+                self.put_run(run.first, first - run.first);
             }
             if end < run.end() {
-                self.runs.insert(end, run.end() - end);
+                self.put_run(end, run.end() - end);
             }
             self.total -= end - first;
             taken.push(SlotRun::new(first, end - first));
@@ -85,6 +84,17 @@ impl Extents {
             .range(from..range.end())
             .map(|(&first, &count)| (first + count).min(range.end()).saturating_sub(first.max(range.first)))
             .sum()
+    }
+
+    fn put_run(&mut self, first: u64, count: u64) {
+        self.runs.insert(first, count);
+        self.by_length.insert((count, first));
+    }
+
+    fn take_run(&mut self, first: u64) -> Option<u64> {
+        let count = self.runs.remove(&first)?;
+        self.by_length.remove(&(count, first));
+        Some(count)
     }
 }
 
@@ -121,6 +131,8 @@ mod tests {
                     },
                 }
                 prop_assert_eq!(extents.total(), model.len() as u64);
+                prop_assert_eq!(extents.longest().map(|run| run.count), extents.runs.values().copied().max());
+                prop_assert_eq!(extents.by_length.len(), extents.runs.len());
                 let runs: Vec<_> = extents.runs.iter().collect();
                 prop_assert!(runs.windows(2).all(|two| two[0].0 + two[0].1 < *two[1].0));
             }

@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(spare, 0);
         assert!(matches!(queue.ask(1, &mut slots, 16, &mut spare), Answer::Full));
         slots.free(SlotRun::one(0));
-        let punch = slots.next_punch(0, 1).unwrap();
+        let punch = slots.next_punch(0, 1, 1).unwrap();
         assert!(matches!(queue.ask(1, &mut slots, 16, &mut spare), Answer::Busy));
         slots.punched(punch, true);
         assert!(matches!(queue.ask(1, &mut slots, 16, &mut spare), Answer::AskSpace));

@@ -101,6 +101,11 @@ impl SlotMap {
         self.warm.total()
     }
 
+    /// As many of them lie together at most.
+    pub(crate) fn longest_warm(&self) -> u64 {
+        self.warm.longest().map_or(0, |run| run.count)
+    }
+
     /// Slots that occupy the file.
     pub(crate) fn occupied(&self) -> u64 {
         self.live + self.warm.total() + self.punching
@@ -110,13 +115,16 @@ impl SlotMap {
         self.punching > 0
     }
 
-    /// The next part of the file to give back so that at most `retain` slots stay warm: the highest,
-    /// for the lowest are granted first. At most `most` slots.
-    pub(crate) fn next_punch(&mut self, retain: u64, most: u64) -> Option<Punch> {
+    /// The next part of the file to give back so that at most `retain` slots stay warm: the longest run of them, for each
+    /// costs a call. At least `shortest` slots, at most `most`.
+    pub(crate) fn next_punch(&mut self, retain: u64, shortest: u64, most: u64) -> Option<Punch> {
         let excess = self.warm.total().checked_sub(retain).filter(|&n| n > 0)?.min(most);
-        let highest = self.warm.highest()?;
-        let count = highest.count.min(excess);
-        let slots = SlotRun::new(highest.end() - count, count);
+        let run = self.warm.longest()?;
+        let count = run.count.min(excess);
+        if count < shortest {
+            return None;
+        }
+        let slots = SlotRun::new(run.end() - count, count);
         self.warm.remove(slots);
         self.punching += slots.count;
         let mut were_holes = Vec::new();
@@ -229,7 +237,7 @@ mod tests {
         map.free(SlotRun::new(0, 5000));
         let geometry = Geometry::new(BLOCK);
         let mut given_back = BTreeSet::new();
-        while let Some(punch) = map.next_punch(0, 96) {
+        while let Some(punch) = map.next_punch(0, 1, 96) {
             for (at, len) in map.ranges(&punch) {
                 given_back.extend((at / 4096..(at + len).div_ceil(4096)).collect::<Vec<_>>());
             }
@@ -258,7 +266,7 @@ mod tests {
                     2 if !live.is_empty() => map.free(live.swap_remove(n as usize % live.len())),
                     _ => match punch.take() {
                         Some(punch) => map.punched(punch, yes),
-                        None => punch = map.next_punch(n / 10, n),
+                        None => punch = map.next_punch(n / 10, 1, n),
                     },
                 }
                 for (at, len) in punch.iter().flat_map(|punch| map.ranges(punch)) {

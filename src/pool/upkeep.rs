@@ -14,12 +14,15 @@ use crate::{
     block,
     clock::{self, Tick},
     storage::{Punched, SpillFile},
-    threads::Work,
+    threads::{Lane, Work},
 };
 
 /// Above what is kept, pages are given back in steps of this many bytes: a step of 4 MiB or more costs
 /// 30 ms a GiB, smaller ones cost more.
 const STEP: u64 = 4 << 20;
+
+/// Runs shorter than this many bytes wait as well: where many streams are read at once, what each frees grows together.
+const LEAST: u64 = 1 << 20;
 
 /// What is below a step is given back after this time, in nanoseconds.
 const SETTLE: u64 = 20_000_000;
@@ -80,7 +83,8 @@ impl State {
 impl Pool {
     /// What the present state asks for.
     pub(super) fn due(&self, disk: &mut Disk) -> Option<Upkeep> {
-        let warm = disk.slots.warm() * self.geometry.block() as u64;
+        let block = self.geometry.block() as u64;
+        let (warm, longest) = (disk.slots.warm() * block, disk.slots.longest_warm() * block);
         let upkeep = &mut disk.upkeep;
         if disk.file.is_none() || upkeep.queued {
             return None;
@@ -91,7 +95,7 @@ impl Pool {
         if upkeep.cannot_punch {
             return if disk.slots.live() == 0 { upkeep.later(upkeep.active_at + SETTLE) } else { None };
         }
-        if warm > self.retain + STEP {
+        if warm > self.retain + STEP && longest >= LEAST {
             return Some(Upkeep::Now);
         }
         if warm > self.retain {
@@ -163,10 +167,11 @@ impl Pool {
                 return Chore::Close(file);
             }
             let keep = if quiet { 0 } else { self.retain };
-            let least = if disk.upkeep.fully || quiet { keep } else { keep + STEP };
-            if disk.slots.warm() * block > least
+            let fully = disk.upkeep.fully || quiet;
+            let (over, least) = if fully { (keep, 1) } else { (keep + STEP, LEAST / block) };
+            if disk.slots.warm() * block > over
                 && !disk.upkeep.cannot_punch
-                && let Some(punch) = disk.slots.next_punch(keep / block, 16 * STEP / block)
+                && let Some(punch) = disk.slots.next_punch(keep / block, least, 16 * STEP / block)
             {
                 let ranges = disk.slots.ranges(&punch);
                 return Chore::Punch(file, ranges, punch);
@@ -188,7 +193,7 @@ impl Pool {
 }
 
 impl Work for Pool {
-    fn work(self: Arc<Self>) -> bool {
+    fn work(self: Arc<Self>, _: &Lane) -> bool {
         match self.next_chore() {
             Chore::Close(file) => {
                 drop(file);
@@ -260,7 +265,7 @@ impl Drop for Pool {
 struct Closing(Mutex<Option<Arc<SpillFile>>>);
 
 impl Work for Closing {
-    fn work(self: Arc<Self>) -> bool {
+    fn work(self: Arc<Self>, _: &Lane) -> bool {
         drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
         false
     }

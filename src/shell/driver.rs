@@ -2,6 +2,7 @@
 //! Never runs twice at once for one buffer, and never holds its lock while the disk works.
 
 use std::{
+    any::Any,
     io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -15,8 +16,8 @@ use crate::{
     core::{ReadJob, WriteFault, WriteJob, Wrote},
     error::{SpillError, StorageOp},
     pool::Grant,
-    storage::{Progress, ReadFault, SpillFile, is_full},
-    threads::Work,
+    storage::{Part, Progress, ReadFault, SpillFile, is_full},
+    threads::{Lane, Work},
 };
 
 /// Jobs that one buffer has done before it is another's turn.
@@ -24,6 +25,10 @@ const TURN: usize = 8;
 
 /// How long the driver waits at most for a buffer's next job before it goes; and never longer than the last one took.
 const LINGER: Duration = Duration::from_micros(100);
+
+/// Blocks of several buffers of a pool that are written at once: with a thousand buffers each has one block, and a call and a
+/// hand-over for each costs as much as the writing.
+const TOGETHER: usize = 16;
 
 enum Step {
     Create(u64),
@@ -34,7 +39,7 @@ enum Step {
 }
 
 impl Work for Shared {
-    fn work(self: Arc<Self>) -> bool {
+    fn work(self: Arc<Self>, lane: &Lane) -> bool {
         let mut linger = Duration::ZERO;
         for _ in 0..TURN {
             let began = Instant::now();
@@ -46,12 +51,28 @@ impl Work for Shared {
                 }
                 Step::Create(offset) => self.create(offset),
                 Step::AskSpace => self.ask_space(),
-                Step::Write(job, file) => self.write(job, file),
+                Step::Write(job, file) => self.write_with_others(job, &file, lane),
                 Step::Read(job) => self.read(job),
             }
-            linger = began.elapsed().min(LINGER);
+            linger = if lane.is_busy() { Duration::ZERO } else { began.elapsed().min(LINGER) };
         }
         true
+    }
+
+    fn kind(&self) -> Option<usize> {
+        Some(Arc::as_ptr(&self.pool).addr())
+    }
+}
+
+/// One buffer's part of what is written together.
+struct Writing {
+    who: Arc<Shared>,
+    job: WriteJob,
+}
+
+impl Writing {
+    fn part(&self) -> Part<'_> {
+        Part { stream: self.who.stream, run: self.job.run, blocks: &self.job.blocks }
     }
 }
 
@@ -122,10 +143,56 @@ impl Shared {
         }
     }
 
-    fn write(&self, job: WriteJob, file: Arc<SpillFile>) {
-        let progress =
-            guarded(|| file.write(self.stream, job.run, job.blocks.iter().map(|(start, block)| (*start, &**block))))
-                .unwrap_or_else(|error| Progress { done: 0, fault: Some(error) });
+    /// Writes this job, and with it what others of the pool want to have written.
+    fn write_with_others(self: &Arc<Self>, job: WriteJob, file: &Arc<SpillFile>, lane: &Lane) {
+        let turn = file.turn();
+        let mut blocks = job.blocks.len();
+        let mut writing = vec![Writing { who: Arc::clone(self), job }];
+        while blocks < TOGETHER
+            && let Some(next) = self.kind().and_then(|kind| lane.take_like(kind))
+            && let Ok(other) = (next as Arc<dyn Any + Send + Sync>).downcast::<Self>()
+        {
+            match other.next_step(false) {
+                Step::Write(job, _) => {
+                    blocks += job.blocks.len();
+                    writing.push(Writing { who: other, job });
+                }
+                Step::Idle => drop_quietly(other),
+                // What is not written is done in its own turn.
+                Step::Read(job) => {
+                    other.lock().missed = Some(job);
+                    lane.put_back(other);
+                    break;
+                }
+                Step::Create(_) | Step::AskSpace => {
+                    lane.put_back(other);
+                    break;
+                }
+            }
+        }
+        let parts: Vec<_> = writing.iter().map(Writing::part).collect();
+        // A fault hits only those whose it is: behind the first one, each is written by itself.
+        let good = if parts.len() > 1 { guarded(|| file.write_together(&parts)).unwrap_or(0) } else { 0 };
+        let outcomes: Vec<_> = parts
+            .into_iter()
+            .enumerate()
+            .map(|(i, part)| {
+                if i < good {
+                    return Progress { done: part.blocks.len(), fault: None };
+                }
+                guarded(|| file.write(part)).unwrap_or_else(|error| Progress { done: 0, fault: Some(error) })
+            })
+            .collect();
+        drop(turn);
+        for (Writing { who, job }, progress) in writing.into_iter().zip(outcomes) {
+            let leads = Arc::ptr_eq(&who, self);
+            who.did_write(job, progress, file, leads);
+            drop_quietly(who);
+        }
+    }
+
+    /// `goes_on`: the caller looks what is next for this one; else it is queued again if there is something.
+    fn did_write(&self, job: WriteJob, progress: Progress<io::Error>, file: &SpillFile, goes_on: bool) {
         let at = job.blocks.get(progress.done).map_or(0, |(start, _)| *start);
         let fault = progress.fault.map(|source| {
             if is_full(&source) {
@@ -134,10 +201,11 @@ impl Shared {
                 WriteFault::Broken(SpillError::storage(StorageOp::Write, file.dir(), at, source))
             }
         });
-        // Before the slots may be free: the last share of a file must not be dropped elsewhere.
-        drop(file);
         let full = matches!(fault, Some(WriteFault::Full(_)));
-        self.lock().core.wrote(job, Wrote { done: progress.done, fault }, clock::now());
+        let mut state = self.lock();
+        state.driving &= goes_on;
+        state.core.wrote(job, Wrote { done: progress.done, fault }, clock::now());
+        drop(state);
         self.tell_if(full);
     }
 
@@ -175,6 +243,11 @@ pub(super) fn read_error(fault: ReadFault, file: &SpillFile, offset: u64) -> Spi
         ReadFault::Io(source) => SpillError::storage(StorageOp::Read, file.dir(), offset, source),
         ReadFault::Corrupt(reason) => SpillError::Corrupt { offset, path: file.dir().to_path_buf(), reason },
     }
+}
+
+/// It may be the last share of a buffer, and so of a user's error, whose drop may panic: others' jobs are not done yet.
+fn drop_quietly(one: Arc<Shared>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(one)));
 }
 
 /// A job that panics is a job that failed: nobody must wait for it for ever.

@@ -9,7 +9,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -23,12 +23,15 @@ use crate::{
     block::Block,
     error::{SpillError, StorageOp},
     options::Place,
-    slot::{Geometry, SlotRun, TRAILER, pieces},
+    slot::{GROUP, Geometry, SlotRun, TRAILER, pieces},
 };
 
 /// By how much the file's length grows at a time. A length that is ahead of what is written costs no
 /// space, and keeps a file system from allocating ahead of a file's end on its own (xfs does).
 const GROW: u64 = 64 << 20;
+
+/// Slots that are read at a time: what has been read is checked while it is still in the processor's cache.
+const STEP: usize = 4;
 
 /// A temp file without a name.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ pub(crate) struct SpillFile {
     len: Mutex<u64>,
     limit: u64,
     reads_cached: AtomicBool,
+    turn: Mutex<()>,
 }
 
 /// Whose slots are written or read.
@@ -48,6 +52,23 @@ pub(crate) struct Stream {
     /// Tells it from all others of the process.
     pub(crate) id: u64,
     pub(crate) codec: Codec,
+}
+
+/// Blocks of one stream for adjacent slots, each with its index in the stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub(crate) stream: Stream,
+    pub(crate) run: SlotRun,
+    pub(crate) blocks: &'a [(u64, Arc<Block>)],
+}
+
+impl Part<'_> {
+    /// Whether what lies in the slots behind this can be written in the same call: all payloads but the last of a call fill
+    /// their slots.
+    fn leads_to(&self, next: &Self, geometry: Geometry) -> bool {
+        let full = |(_, block): &(u64, Arc<Block>)| block.len() == geometry.block();
+        self.run.end() == next.run.first && self.blocks.last().is_some_and(full)
+    }
 }
 
 /// How many slots, from the first, were done, and what stopped the next.
@@ -86,7 +107,15 @@ impl SpillFile {
         let raw =
             platform.create(&dir).map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
         let limit = platform.file_size_limit().unwrap_or(u64::MAX).min(i64::MAX as u64);
-        Ok(Self { raw, dir, geometry, len: Mutex::new(0), limit, reads_cached: AtomicBool::new(true) })
+        Ok(Self {
+            raw,
+            dir,
+            geometry,
+            len: Mutex::new(0),
+            limit,
+            reads_cached: AtomicBool::new(true),
+            turn: Mutex::new(()),
+        })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -98,12 +127,38 @@ impl SpillFile {
         self.geometry.slots_in_file(self.limit)
     }
 
-    /// Writes blocks to adjacent slots. `blocks` gives each with its index in the stream.
-    pub(crate) fn write<'a>(
+    /// The right to write. A file is written by one at a time whatever one does, and those who wait for it in the kernel do so
+    /// in a loop.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the blocks of several streams, those that lie together in one call. After a fault, says how far the first of
+    /// them have come; the part that it hit is to be written again by itself.
+    pub(crate) fn write_together(&self, parts: &[Part<'_>]) -> usize {
+        let mut done = 0;
+        for together in parts.chunk_by(|this, next| this.leads_to(next, self.geometry)) {
+            let count = together.iter().map(|part| part.run.count).sum();
+            let Some(first) = together.first() else { continue };
+            let blocks = together.iter().flat_map(|part| part.blocks.iter().map(|block| (part.stream, block)));
+            let progress = self.write_blocks(SlotRun::new(first.run.first, count), blocks);
+            if progress.fault.is_some() {
+                break;
+            }
+            done += together.len();
+        }
+        done
+    }
+
+    /// Writes one stream's blocks.
+    pub(crate) fn write(&self, part: Part<'_>) -> Progress<io::Error> {
+        self.write_blocks(part.run, part.blocks.iter().map(|block| (part.stream, block)))
+    }
+
+    fn write_blocks<'a>(
         &self,
-        stream: Stream,
         run: SlotRun,
-        blocks: impl Iterator<Item = (u64, &'a Block)>,
+        blocks: impl Iterator<Item = (Stream, &'a (u64, Arc<Block>))>,
     ) -> Progress<io::Error> {
         let mut blocks = blocks.take(run.count as usize);
         let mut done = 0;
@@ -112,9 +167,9 @@ impl SpillFile {
         }
         for piece in pieces(run) {
             let (mut payloads, mut trailers) = (Vec::new(), Vec::new());
-            for (index, block) in blocks.by_ref().take(piece.count as usize) {
+            for (stream, (index, block)) in blocks.by_ref().take(piece.count as usize) {
                 payloads.push(block.filled());
-                trailers.push(stream.codec.seal(stream.id, index, block));
+                trailers.push(stream.codec.seal(stream.id, *index, block));
             }
             let progress = self.write_piece(piece, &payloads, &trailers);
             done += progress.done;
@@ -210,24 +265,30 @@ impl SpillFile {
         let (mut done, mut index) = (0, index);
         for piece in pieces(run) {
             let slots = &mut slots[done..done + piece.count as usize];
-            let mut bufs: Vec<_> = slots.iter_mut().map(|slot| IoSliceMut::new(slot)).collect();
-            let (payload_bytes, mut trouble) = read_all(&mut bufs, self.geometry.payload(piece.first), &read_at);
-            let mut trailers = vec![[0; TRAILER]; slots.len()];
+            let mut trailers = [[0; TRAILER]; GROUP as usize];
+            let trailers = &mut trailers[..slots.len()];
             let mut bufs = [IoSliceMut::new(trailers.as_flattened_mut())];
-            let (trailer_bytes, error) = read_all(&mut bufs, self.geometry.trailer(piece.first), &read_at);
-            trouble = trouble.or(error);
-            let mut end = 0;
-            for (i, (payload, trailer)) in slots.iter().zip(&trailers).enumerate() {
-                end += payload.len();
-                if end > payload_bytes || (i + 1) * TRAILER > trailer_bytes {
-                    let error = trouble.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
-                    return Progress { done, fault: Some(ReadFault::Io(error)) };
+            let (trailer_bytes, mut trouble) = read_all(&mut bufs, self.geometry.trailer(piece.first), &read_at);
+            let mut first = piece.first;
+            for (slots, trailers) in slots.chunks_mut(STEP).zip(trailers.chunks(STEP)) {
+                let mut bufs: Vec<_> = slots.iter_mut().map(|slot| IoSliceMut::new(slot)).collect();
+                let (payload_bytes, error) = read_all(&mut bufs, self.geometry.payload(first), &read_at);
+                trouble = error.or(trouble);
+                let mut end = 0;
+                for (payload, trailer) in slots.iter().zip(trailers) {
+                    end += payload.len();
+                    let i = (first - piece.first) as usize;
+                    if end > payload_bytes || (i + 1) * TRAILER > trailer_bytes {
+                        let error = trouble.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                        return Progress { done, fault: Some(ReadFault::Io(error)) };
+                    }
+                    if let Err(reason) = stream.codec.open(stream.id, index, payload, trailer) {
+                        return Progress { done, fault: Some(ReadFault::Corrupt(reason)) };
+                    }
+                    done += 1;
+                    first += 1;
+                    index += payload.len() as u64;
                 }
-                if let Err(reason) = stream.codec.open(stream.id, index, payload, trailer) {
-                    return Progress { done, fault: Some(ReadFault::Corrupt(reason)) };
-                }
-                done += 1;
-                index += payload.len() as u64;
             }
         }
         Progress { done, fault: None }

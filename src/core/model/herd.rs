@@ -230,7 +230,7 @@ impl Herd {
             }
             HerdOp::Punch(most) => {
                 if self.punch.is_none() {
-                    self.punch = self.with_pool(|pooled| pooled.map.next_punch(0, 1 + u64::from(*most) % 8));
+                    self.punch = self.with_pool(|pooled| pooled.map.next_punch(0, 1, 1 + u64::from(*most) % 8));
                 }
             }
             HerdOp::Punched(gone) => self.punched(*gone),
