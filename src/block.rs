@@ -2,6 +2,7 @@
 //! Never zeroes memory twice, and never knows who holds it.
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{Mutex, PoisonError},
 };
@@ -19,7 +20,17 @@ const KEEP_FROM: usize = 16 << 10;
 /// memory that lies 16 bytes off a page, where large allocations begin as a rule, that takes twice as long on some processors.
 const ALIGN: usize = 64;
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { shelf: Vec::new(), bytes: 0, limit: KEEP });
+static KEPT: Mutex<Kept> = Mutex::new(Kept { shelf: VecDeque::new(), bytes: 0, limit: KEEP });
+
+/// Which of the freed blocks is taken again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// Still in this processor's cache, as a rule.
+    Newest,
+    /// Written to disk a moment ago, by another processor, the newest is in that one's cache: it costs half as much again to
+    /// fill that than one which has left it.
+    Oldest,
+}
 
 /// Memory of `capacity` bytes, of which the first `len` are filled.
 pub(crate) struct Block {
@@ -35,8 +46,8 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    pub(crate) fn allocate(capacity: usize) -> Self {
-        let mut bytes = kept().take(capacity).unwrap_or_else(|| Vec::with_capacity(capacity + ALIGN - 1));
+    pub(crate) fn allocate(capacity: usize, reuse: Reuse) -> Self {
+        let mut bytes = kept().take(capacity, reuse).unwrap_or_else(|| Vec::with_capacity(capacity + ALIGN - 1));
         let start = bytes.as_ptr().align_offset(ALIGN).min(ALIGN - 1);
         if bytes.is_empty() {
             bytes.resize(start, 0);
@@ -152,24 +163,29 @@ fn kept() -> std::sync::MutexGuard<'static, Kept> {
 
 #[derive(Debug)]
 struct Kept {
-    /// Last in, first out, so that what is taken is still in the processor's cache.
-    shelf: Vec<(usize, Vec<u8>)>,
+    /// In the order in which they came.
+    shelf: VecDeque<(usize, Vec<u8>)>,
     bytes: usize,
     limit: usize,
 }
 
 impl Kept {
-    fn take(&mut self, capacity: usize) -> Option<Vec<u8>> {
-        let at = self.shelf.iter().position(|(kept, _)| *kept == capacity)?;
+    fn take(&mut self, capacity: usize, reuse: Reuse) -> Option<Vec<u8>> {
+        let mut kept = self.shelf.iter();
+        let at = match reuse {
+            Reuse::Newest => kept.rposition(|(of, _)| *of == capacity),
+            Reuse::Oldest => kept.position(|(of, _)| *of == capacity),
+        };
+        let (_, bytes) = self.shelf.remove(at?)?;
         self.bytes -= capacity;
-        Some(self.shelf.remove(at).1)
+        Some(bytes)
     }
 
     /// Takes out what is kept beyond `most` bytes, to be dropped without the lock.
     fn shrink(&mut self, most: usize) -> Vec<(usize, Vec<u8>)> {
         let mut gone = Vec::new();
         while self.bytes > most
-            && let Some(block) = self.shelf.pop()
+            && let Some(block) = self.shelf.pop_front()
         {
             self.bytes -= block.0;
             gone.push(block);
@@ -180,7 +196,7 @@ impl Kept {
     fn put(&mut self, bytes: Vec<u8>, capacity: usize) {
         if capacity >= KEEP_FROM && capacity.is_power_of_two() && self.bytes + capacity <= self.limit {
             self.bytes += capacity;
-            self.shelf.push((capacity, bytes));
+            self.shelf.push_back((capacity, bytes));
         }
     }
 }
@@ -191,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_reused_block_shows_only_what_was_put_into_it() {
-        let mut block = Block::allocate(8);
+        let mut block = Block::allocate(8, Reuse::Newest);
         assert_eq!(block.append(b"abcdefghij"), 8);
         block.clear();
         assert_eq!(block.append(b"xy"), 2);
@@ -205,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_for_reuse_is_bounded() {
-        let many: Vec<_> = (0..100).map(|_| Block::allocate(64 << 10)).collect();
+        let many: Vec<_> = (0..100).map(|_| Block::allocate(64 << 10, Reuse::Oldest)).collect();
         drop(many);
         let kept = kept();
         assert!(kept.bytes <= kept.limit);

@@ -105,6 +105,12 @@ impl PoolHandle {
         self.pool.queue()
     }
 
+    /// How much work waits for an I/O thread.
+    #[cfg(test)]
+    pub(crate) fn waiting_for_threads(&self) -> usize {
+        self.pool.waiting_for_threads()
+    }
+
     /// What its buffers hold and have done together.
     pub fn stats(&self) -> PoolStats {
         let (members, past) = self.pool.members();

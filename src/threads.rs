@@ -125,6 +125,11 @@ impl Lane {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> usize {
+        self.lock().queue.len()
+    }
+
     /// Whether others wait for a thread.
     pub(crate) fn is_busy(&self) -> bool {
         !self.lock().queue.is_empty()

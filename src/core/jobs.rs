@@ -7,7 +7,12 @@ use super::{
     Core,
     ledger::{Entry, Place},
 };
-use crate::{block::Block, error::SpillError, lender::Purpose, slot::SlotRun};
+use crate::{
+    block::{Block, Reuse},
+    error::SpillError,
+    lender::Purpose,
+    slot::SlotRun,
+};
 
 /// The most blocks that one write or read moves: 1 MiB of the largest. Larger calls gain nothing,
 /// and the writer waits for the first block of a batch until its last is written.
@@ -254,7 +259,7 @@ impl Core {
         let mut taken = 0;
         while blocks.len() < wanted {
             let size = self.limits.block.min(self.memory.free());
-            let Some(mut memory) = self.memory.take(size, Purpose::Read) else { break };
+            let Some(mut memory) = self.memory.take(size, Purpose::Read, Reuse::Newest) else { break };
             let part = block.min(len - taken);
             memory.receive(part as usize);
             taken += part;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    block::Block,
+    block::{Block, Reuse},
     lender::{Lender, Purpose},
 };
 
@@ -24,14 +24,14 @@ impl Memory {
     }
 
     /// `None` where the lender has none.
-    pub(crate) fn take(&mut self, size: usize, purpose: Purpose) -> Option<Block> {
+    pub(crate) fn take(&mut self, size: usize, purpose: Purpose, reuse: Reuse) -> Option<Block> {
         debug_assert!(size <= self.free());
         if !self.lender.as_ref().is_none_or(|lender| lender.take(size, purpose)) {
             return None;
         }
         self.held += size;
         self.peak = self.peak.max(self.held);
-        Some(Block::allocate(size))
+        Some(Block::allocate(size, reuse))
     }
 
     pub(crate) fn can_take(&self, size: usize, purpose: Purpose) -> bool {

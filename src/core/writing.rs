@@ -7,7 +7,12 @@ use super::{
     Core, Fill, Room, Tail,
     ledger::{Entry, Place},
 };
-use crate::{block::Block, error::SpillError, lender::Purpose, options::OnFull};
+use crate::{
+    block::{Block, Reuse},
+    error::SpillError,
+    lender::Purpose,
+    options::OnFull,
+};
 
 impl Core {
     /// Whether a byte can be taken, having taken a block for it if one is needed.
@@ -214,7 +219,8 @@ impl Core {
 
     fn take_block(&mut self) -> Option<Block> {
         let size = self.next_block()?;
-        self.memory.take(size, self.purpose())
+        let reuse = if self.disk.spilling { Reuse::Oldest } else { Reuse::Newest };
+        self.memory.take(size, self.purpose(), reuse)
     }
 
     pub(super) fn purpose(&self) -> Purpose {

@@ -262,6 +262,11 @@ impl Pool {
     }
 
     #[cfg(test)]
+    pub(crate) fn waiting_for_threads(&self) -> usize {
+        self.lane.get().map_or(0, |lane| lane.queued())
+    }
+
+    #[cfg(test)]
     pub(crate) fn queue(&self) -> Vec<u64> {
         self.lock().queue.ids()
     }

@@ -2,6 +2,7 @@
 //! back to them.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
     sync::{
         Arc, RwLock,
@@ -85,6 +86,60 @@ fn c08_a_write_that_fails_is_told_to_its_own_stream_alone() {
     let hit = three_streams(&pool.unwrap());
     let [(2, SpillError::Storage { op: StorageOp::Write, source, .. })] = &hit[..] else { panic!("{hit:?}") };
     assert!(source.to_string().contains("as planned"));
+}
+
+/// What many streams want written goes in one call, and that fails, or panics, for one of them: each is written by itself then.
+#[test]
+fn c08_a_fault_of_one_that_is_written_with_others_hits_it_alone() {
+    const STREAMS: u64 = 12;
+    for panics in [false, true] {
+        let (gate, together) = (Arc::new(RwLock::new(())), Arc::new(AtomicUsize::new(0)));
+        let hooked = Hooked::new(Scripted::default(), {
+            let (gate, together) = (Arc::clone(&gate), Arc::clone(&together));
+            move |call| {
+                let of_five = writes(call, 5);
+                if let Call::Write { bufs, at, .. } = call
+                    && matches!(spot(*at), Spot::Payload(_))
+                {
+                    let owners: BTreeSet<u64> = bufs.iter().map(|buf| owner(buf)).collect();
+                    together.fetch_max(owners.len(), SeqCst);
+                    drop(gate.read());
+                }
+                match of_five {
+                    true if panics => Act::Panic,
+                    true => eio(),
+                    false => Act::Go,
+                }
+            }
+        });
+        let pool = SpillPool::builder().memory_limit(4 * MIB).temp_dir("/pool-together").build_on(hooked).unwrap();
+        with_pool(&pool.clone(), move || {
+            // One writes, and meanwhile all others come to the end of their windows.
+            let closed = gate.write().unwrap();
+            let streams: Vec<_> = (1..=STREAMS)
+                .map(|stream| {
+                    let buffer = pool.builder().memory_limit(4 * BLOCK).build().unwrap();
+                    let (writer, reader) = buffer.into_split();
+                    (stream, write_all(writer, stream, 8 * BLOCK), reader)
+                })
+                .collect();
+            // Those that the first call does not have wait for a thread, and each thread waits for the file.
+            eventually("others are to be written", || together.load(SeqCst) > 1 || pool.waiting_for_threads() > 1);
+            drop(closed);
+            for (stream, writer, reader) in streams {
+                let written = writer.join().unwrap();
+                let (bytes, end) = read_all(reader, stream);
+                assert_eq!(
+                    (written.is_err(), end.is_err()),
+                    (stream == 5, stream == 5),
+                    "{stream}: {written:?} {end:?}"
+                );
+                assert!(stream == 5 || bytes == 8 * BLOCK as u64);
+            }
+            assert!(together.load(SeqCst) > 1, "none was written with another");
+            nothing_is_left(&pool);
+        });
+    }
 }
 
 /// What a stream held whose writes had failed stayed in memory until it was read. Where that was all that a pool has for

@@ -82,9 +82,10 @@ fn own_checksum(trailer: &Trailer) -> [u8; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::Reuse;
 
     fn block(payload: &[u8]) -> Block {
-        let mut block = Block::allocate(payload.len());
+        let mut block = Block::allocate(payload.len(), Reuse::Newest);
         block.append(payload);
         block
     }
