@@ -1,7 +1,7 @@
 //! Who waits, for how long, and who goes on: what follows from what has happened.
 //! Never forgets one who is parked.
 
-use super::{Core, Wakes};
+use super::{Core, Notes, Wakes};
 use crate::{lender::Purpose, options::OnFull};
 
 /// How often a writer that would fail looks whether others have filled the disk, in nanoseconds.
@@ -64,6 +64,16 @@ impl Core {
         if notes.reader_polled {
             self.grace.reader_polled(now);
         }
+        if self.nobody_waits(&notes) {
+            self.invariants();
+            return Wakes {
+                closed: notes.reader_gone,
+                gave: notes.writable,
+                trash: self.trash.take(),
+                blocks: std::mem::take(&mut self.dropped),
+                ..Wakes::default()
+            };
+        }
         let newly_held = self.is_to_be_held();
         if newly_held {
             self.grace.hold(now);
@@ -116,6 +126,12 @@ impl Core {
             trash: self.trash.take(),
             blocks: std::mem::take(&mut self.dropped),
         }
+    }
+
+    /// Then nothing follows but what is to be given back.
+    fn nobody_waits(&self, notes: &Notes) -> bool {
+        let parked = self.parked.reader || self.parked.writer || !self.item.is_empty();
+        !parked && !self.grace.is_held() && !notes.reader_yields && self.look_at.is_none()
     }
 
     /// What is waited for that only the lender can give. It is not asked again whether it has some: it may have by now,

@@ -383,8 +383,12 @@ impl Pool {
         }
         let mut disk = self.lock();
         disk.upkeep.close = true;
+        let made = disk.file.is_some();
         drop(disk);
-        self.begin_upkeep();
+        // Else whoever makes one sees it.
+        if made {
+            self.begin_upkeep();
+        }
     }
 
     /// Bytes that the file occupies, trailers included, by the count of slots.

@@ -430,17 +430,28 @@ impl Drop for Locked<'_> {
             pool.close();
         }
         // Last, and one by one: these run a user's code, and whatever it does the others are served.
-        // A panic has been told by its hook; here it must not end an I/O thread's turn.
-        let to_wake = [reader, writer].into_iter().flatten().chain(closed.into_iter().map(|(_, waker)| waker));
-        for waker in to_wake {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        if let Some(waker) = reader {
+            quietly(|| waker.wake());
         }
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(wakes.trash)));
+        if let Some(waker) = writer {
+            quietly(|| waker.wake());
+        }
+        for (_, waker) in closed {
+            quietly(|| waker.wake());
+        }
+        if let Some(trash) = wakes.trash {
+            quietly(|| drop(trash));
+        }
         drop(wakes.blocks);
         if wakes.more && !self.absorbing {
             self.shared.absorb();
         }
     }
+}
+
+/// A panic of a user's code has been told by its hook; here it must not end an I/O thread's turn.
+fn quietly(call: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(call));
 }
 
 /// A block that was lent to the user: it still counts until the last share of it is dropped.
