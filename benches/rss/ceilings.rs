@@ -55,7 +55,7 @@ pub(crate) fn lines(sizes: &Sizes) -> Vec<Line> {
 fn backlog(sizes: &Sizes) -> Vec<Line> {
     let large = of_three(sizes.backlog);
     let small = of_three(sizes.smaller);
-    let name = |mib: u64| if mib % 1024 == 0 { format!("{} GiB", mib / 1024) } else { format!("{mib} MiB") };
+    let name = |mib: u64| if mib.is_multiple_of(1024) { format!("{} GiB", mib / 1024) } else { format!("{mib} MiB") };
     let (rss, rss_small) = (large.get("rss") / MIB, small.get("rss") / MIB);
     vec![
         Line::bound(
