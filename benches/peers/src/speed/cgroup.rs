@@ -65,6 +65,7 @@ pub(crate) fn judge(options: &SpeedOptions) -> Verdict {
     }
     eprintln!();
     verdict.ratio = Spread::of(ratios);
+    verdict.note.get_or_insert_with(|| format!("{mib} MiB"));
     if cgroup.killed() > 0 {
         verdict.failed = true;
         verdict.note = Some("OOM-killed".into());
