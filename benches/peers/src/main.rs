@@ -12,6 +12,8 @@ mod chart;
 mod contenders;
 #[path = "../../rss/content.rs"]
 mod content;
+#[cfg(test)]
+mod content_tests;
 mod machine;
 mod memory;
 mod options;

@@ -43,6 +43,10 @@ impl Contest {
         self.speeds = Entry::ALL.into_iter().filter(|entry| wanted(*entry)).map(|entry| (entry, Vec::new())).collect();
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.speeds.is_empty()
+    }
+
     /// A round on a shorter stream that counts for nothing, in which every byte is compared.
     pub(crate) fn rehearse(&mut self) {
         let stream = (self.stream >> 23).max(1) << 20;
@@ -111,5 +115,20 @@ impl Contest {
                     .collect(),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_count_lies_between_the_middle_two() {
+        let spread =
+            |values: &[f64]| Spread::of(values.to_vec()).map(|spread| (spread.least, spread.median, spread.most));
+        assert_eq!(spread(&[]), None);
+        assert_eq!(spread(&[3.0]), Some((3.0, 3.0, 3.0)));
+        assert_eq!(spread(&[4.0, 1.0, 2.0]), Some((1.0, 2.0, 4.0)));
+        assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]), Some((1.0, 2.5, 4.0)));
     }
 }

@@ -91,7 +91,7 @@ pub(crate) enum Entry {
     WriterBeside,
 }
 
-#[expect(clippy::enum_glob_use, reason = "the tables below are easier to read")]
+#[allow(clippy::enum_glob_use, reason = "the tables below are easier to read")]
 use Entry::*;
 
 impl Entry {

@@ -29,6 +29,11 @@ pub(crate) fn compare(options: &SpeedOptions, machine: &Machine) -> Result<bool,
     let lines: Vec<_> = LINES.iter().filter(|line| wanted(line.what)).collect();
     let mut contest = Contest::new(options.mib << 20, if options.compare_all { Compare::All } else { Compare::Names });
     contest.admit(|entry| wanted(&entry.name()) || lines.iter().any(|line| line.needs(entry)));
+    if contest.is_empty() && !wanted(cgroup::WHAT) {
+        return Err(
+            format!("Nothing that is measured has {:?} in its name.", options.only.as_deref().unwrap_or("")).into()
+        );
+    }
     for round in 0..=options.rounds {
         eprint!(
             "\r{}   ",
