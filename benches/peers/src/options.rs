@@ -59,7 +59,7 @@ pub(crate) struct SpeedOptions {
 #[derive(Args)]
 pub(crate) struct MemoryOptions {
     /// Size of the backlog
-    #[arg(long, default_value = "1024", value_parser = value_parser!(u64).range(8..=65_536), value_name = "MIB")]
+    #[arg(long, default_value = "1024", value_parser = value_parser!(u64).range(64..=65_536), value_name = "MIB")]
     pub mib: u64,
 
     /// Print one JSON object on standard output

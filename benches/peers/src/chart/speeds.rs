@@ -37,7 +37,7 @@ const ROW: i32 = 30;
 const AXIS: i32 = 46;
 const FOOT: i32 = 30;
 
-pub(crate) fn draw(file: &Path, panels: &[Panel], machine: &str) -> Result<(), Box<dyn Error>> {
+pub(crate) fn draw(file: &Path, panels: &[Panel], foot: &str) -> Result<(), Box<dyn Error>> {
     let height = panels.iter().map(height_of).sum::<i32>() + FOOT;
     let root = SVGBackend::new(file, (WIDTH as u32, height as u32)).into_drawing_area();
     root.fill(&GROUND)?;
@@ -46,7 +46,7 @@ pub(crate) fn draw(file: &Path, panels: &[Panel], machine: &str) -> Result<(), B
         draw_panel(&root, panel, top)?;
         top += height_of(panel);
     }
-    write(&root, machine, (16, height - FOOT / 2), 12, FAINT, HPos::Left)?;
+    write(&root, foot, (16, height - FOOT / 2), 12, FAINT, HPos::Left)?;
     Ok(root.present()?)
 }
 

@@ -58,7 +58,8 @@ pub(crate) fn compare(options: &SpeedOptions, machine: &Machine) -> Result<bool,
         report::print(&contest, &verdicts);
     }
     if let Some(file) = &options.chart {
-        speeds::draw(file, &contest.bars(), &machine.text())?;
+        let foot = format!("{}; {} rounds, streams of {} MiB", machine.text(), options.rounds, options.mib);
+        speeds::draw(file, &contest.bars(), &foot)?;
     }
     Ok(verdicts.iter().all(Verdict::holds))
 }
