@@ -141,6 +141,8 @@ pub(crate) struct Wakes {
     pub(crate) lacks: Option<Purpose>,
     /// More of the item has room: [`Core::absorb_more`], which takes a while, under a lock of its own.
     pub(crate) more: bool,
+    /// Nobody waits, nothing is on disk or on its way there, and nothing has ended: there is nothing to do but for `gave`.
+    pub(crate) quiet: bool,
     /// Memory that was given up at once: freeing it takes a while.
     pub(crate) blocks: Vec<Block>,
     /// A user's `Bytes`: dropping it may run a user's code.

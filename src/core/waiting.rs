@@ -66,9 +66,11 @@ impl Core {
         }
         if self.nobody_waits(&notes) {
             self.invariants();
+            let quiet = !self.is_at_the_disk() && !self.discarded && self.trash.is_none();
             return Wakes {
                 closed: notes.reader_gone,
                 gave: notes.writable,
+                quiet,
                 trash: self.trash.take(),
                 blocks: std::mem::take(&mut self.dropped),
                 ..Wakes::default()
@@ -123,6 +125,7 @@ impl Core {
             gave: notes.writable,
             more,
             lacks,
+            quiet: false,
             trash: self.trash.take(),
             blocks: std::mem::take(&mut self.dropped),
         }
@@ -132,6 +135,11 @@ impl Core {
     fn nobody_waits(&self, notes: &Notes) -> bool {
         let parked = self.parked.reader || self.parked.writer || !self.item.is_empty();
         !parked && !self.grace.is_held() && !notes.reader_yields && self.look_at.is_none()
+    }
+
+    fn is_at_the_disk(&self) -> bool {
+        let disk = &self.disk;
+        disk.spilling || disk.slots > 0 || self.has_freed() || self.squeezed
     }
 
     /// What is waited for that only the lender can give. It is not asked again whether it has some: it may have by now,

@@ -391,6 +391,13 @@ impl Drop for Locked<'_> {
         let now = if state.core.needs_time() { clock::now() } else { 0 };
         let wakes = state.core.settle(now);
         let pool = &self.shared.pool;
+        if wakes.quiet && state.missed.is_none() {
+            drop(guard);
+            if wakes.gave && !self.serving && pool.somebody_waits() {
+                pool.memory_came();
+            }
+            return;
+        }
         let freed = state.core.has_freed().then(|| pool.free(state.core.freed()));
         let lacks = wakes.lacks.filter(|purpose| state.lacks.is_none_or(|row| *purpose < row));
         state.lacks = lacks.or(state.lacks);

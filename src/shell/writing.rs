@@ -22,9 +22,6 @@ impl Shared {
         let mut taken = 0;
         let mut state = self.lock();
         state.writer.goes_on();
-        if let Err(error) = state.core.check_write() {
-            return Poll::Ready(Err(error));
-        }
         for buf in bufs {
             let mut rest = &buf[..];
             while !rest.is_empty() {
@@ -63,6 +60,10 @@ impl Shared {
                 taken += appended;
                 rest = &rest[appended..];
             }
+        }
+        if taken == 0 {
+            // There was nothing to take.
+            state.core.check_write()?;
         }
         Poll::Ready(Ok(taken))
     }
