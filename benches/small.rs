@@ -1,7 +1,7 @@
 //! What the small operations cost, beside tokio's duplex where that has the same.
 //!
 //! `cargo bench --bench small`; a word behind `--` picks those whose name contains it. Times drift with the machine, so
-//! look at the two of a group against each other.
+//! look at the two of a group against each other. `counts` counts the instructions of the same operations.
 
 mod operations;
 
