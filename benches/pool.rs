@@ -50,11 +50,11 @@ fn main() -> ExitCode {
     lines.extend(thousand_streams());
     lines.extend(beside_a_hog());
     lines.extend(empty_buffers());
-    lines.push(bursts());
-    println!("\n{:64} {:>16}  {:<20}", "", "is", "wanted");
+    lines.extend(bursts());
+    println!("\n{:84} {:>16}  {:<20}", "", "is", "wanted");
     for line in &lines {
         let mark = if line.holds { "" } else { "FALLS SHORT" };
-        println!("{:64} {:>16}  {:<20} {mark}", line.what, line.is, line.bound);
+        println!("{:84} {:>16}  {:<20} {mark}", line.what, line.is, line.bound);
     }
     ExitCode::from(u8::from(lines.iter().any(|line| !line.holds)))
 }
@@ -224,15 +224,42 @@ fn kept_up_with(hog: bool) -> (Duration, f64) {
     })
 }
 
-fn bursts() -> Line {
-    let mut ratios: Vec<_> = (0..number("ROUNDS", 3)).map(|_| recycled(64 << 20) / burst(64 << 20)).collect();
-    at_least("bursts of 64 MiB, each after the last has drained: of a raw loop", median(&mut ratios), 0.7)
+/// Where memory begins decides how fast the kernel copies between it and the page cache, on some processors by half; so both
+/// sides have the same, once at its best and once as a long `Vec` has it.
+fn bursts() -> Vec<Line> {
+    [(0, "from and to the beginning of a page"), (16, "from and to an ordinary Vec, 16 bytes behind it")]
+        .map(|(off, what)| {
+            let ratio = |_| recycled(64 << 20, off) / burst(64 << 20, off);
+            let mut ratios: Vec<_> = (0..number("ROUNDS", 3)).map(ratio).collect();
+            at_least(&format!("bursts of 64 MiB {what}: of a raw loop"), median(&mut ratios), 0.7)
+        })
+        .into()
 }
 
-/// Seconds of 16 bursts, after a first one.
-fn burst(bytes: u64) -> f64 {
+/// Memory that begins so many bytes behind a page's beginning.
+struct Placed {
+    bytes: Vec<u8>,
+    from: usize,
+}
+
+impl Placed {
+    fn new(len: usize, off: usize) -> Self {
+        const PAGE: usize = 4096;
+        let bytes = vec![7; len + 2 * PAGE];
+        let from = bytes.as_ptr().align_offset(PAGE) + off;
+        Self { bytes, from }
+    }
+
+    fn get(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.from..][..1 << 20]
+    }
+}
+
+/// Seconds of 16 bursts, each after the last has drained, after a first one.
+fn burst(bytes: u64, off: usize) -> f64 {
     // The pool's buffers have a window of 1 MiB each, so almost all of a burst goes to disk.
     let pool = SpillPool::builder().build().unwrap();
+    let mut memory = Placed::new(1 << 20, off);
     runtime().block_on(async {
         let mut start = Instant::now();
         for round in 0..17 {
@@ -240,12 +267,12 @@ fn burst(bytes: u64) -> f64 {
                 start = Instant::now();
             }
             let (mut writer, mut reader) = pool.buffer().into_split();
-            let (piece, mut buf) = (vec![7; 1 << 20], vec![0; 1 << 20]);
-            for _ in 0..bytes / piece.len() as u64 {
-                writer.write_all(&piece).await.unwrap();
+            let buf = memory.get();
+            for _ in 0..bytes / buf.len() as u64 {
+                writer.write_all(buf).await.unwrap();
             }
             writer.finish().unwrap();
-            while reader.read(&mut buf).await.unwrap() > 0 {
+            while reader.read(buf).await.unwrap() > 0 {
                 black_box(&buf);
             }
         }
@@ -254,19 +281,20 @@ fn burst(bytes: u64) -> f64 {
 }
 
 /// The same through a region of a file that is written and read again and again.
-fn recycled(bytes: u64) -> f64 {
+fn recycled(bytes: u64, off: usize) -> f64 {
     let file: fs::File = tempfile::tempfile_in(env::temp_dir()).unwrap();
-    let mut buf = vec![7; 1 << 20];
+    let mut memory = Placed::new(1 << 20, off);
+    let buf = memory.get();
     let mut start = Instant::now();
     for round in 0..17 {
         if round == 1 {
             start = Instant::now();
         }
         for at in (0..bytes).step_by(buf.len()) {
-            file.write_all_at(&buf, at).unwrap();
+            file.write_all_at(buf, at).unwrap();
         }
         for at in (0..bytes).step_by(buf.len()) {
-            file.read_exact_at(&mut buf, at).unwrap();
+            file.read_exact_at(buf, at).unwrap();
             black_box(&buf);
         }
     }
