@@ -56,6 +56,7 @@ impl Block {
     }
 
     /// Copies as much of `src` as fits and says how much that was.
+    #[inline]
     pub(crate) fn append(&mut self, src: &[u8]) -> usize {
         let n = src.len().min(self.capacity - self.len);
         let end = self.start + self.len;
@@ -93,14 +94,17 @@ impl Block {
         &mut self.bytes[self.start..self.start + self.len]
     }
 
+    #[inline]
     pub(crate) fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.len]
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
+    #[inline]
     pub(crate) fn room(&self) -> usize {
         self.capacity - self.len
     }

@@ -42,6 +42,7 @@ impl Ends {
     }
 
     /// Whether a byte may be accepted; else why not.
+    #[inline]
     pub(crate) fn check_write(&self) -> Result<(), SpillError> {
         match (&self.writer, &self.reader) {
             (WriterEnd::Failed(error), _) | (WriterEnd::Open, ReaderEnd::Gone(error) | ReaderEnd::Fault(error)) => {
@@ -61,6 +62,7 @@ impl Ends {
     }
 
     /// Whether the reader may go on; else why not.
+    #[inline]
     pub(crate) fn check_read(&self) -> Result<(), SpillError> {
         match (&self.reader, &self.writer) {
             (ReaderEnd::Open, _) => Ok(()),

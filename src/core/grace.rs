@@ -57,6 +57,12 @@ impl Grace {
         self.excuse = 0;
     }
 
+    /// The same while the writer is not held: the time makes no difference.
+    #[inline]
+    pub(crate) fn reader_polled_while_free(&mut self) {
+        self.excuse = 0;
+    }
+
     /// The reader has caught up with half of the window: nothing is held against it.
     pub(crate) fn forgive(&mut self) {
         self.debt = 0;

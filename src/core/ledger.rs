@@ -78,11 +78,13 @@ impl Ledger {
         self.entries.push_back(entry);
     }
 
+    #[inline]
     pub(crate) fn front(&self) -> Option<&Entry> {
         self.entries.front()
     }
 
     /// Gives up the first entry if it ends at or before `offset`.
+    #[inline]
     pub(crate) fn pop_before(&mut self, offset: u64) -> Option<Entry> {
         if self.entries.front()?.end() > offset {
             return None;

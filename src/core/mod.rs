@@ -141,8 +141,6 @@ pub(crate) struct Wakes {
     pub(crate) lacks: Option<Purpose>,
     /// More of the item has room: [`Core::absorb_more`], which takes a while, under a lock of its own.
     pub(crate) more: bool,
-    /// Nobody waits, nothing is on disk or on its way there, and nothing has ended: there is nothing to do but for `gave`.
-    pub(crate) quiet: bool,
     /// Memory that was given up at once: freeing it takes a while.
     pub(crate) blocks: Vec<Block>,
     /// A user's `Bytes`: dropping it may run a user's code.
@@ -264,10 +262,12 @@ impl Core {
         self.disk.bytes - read_of_it
     }
 
+    #[inline]
     pub(super) fn backlog(&self) -> u64 {
         if self.discarded { 0 } else { self.cursor.written - self.cursor.read }
     }
 
+    #[inline]
     pub(super) fn note_peaks(&mut self) {
         let backlog = self.backlog();
         let peaks = &mut self.peaks;

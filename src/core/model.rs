@@ -280,14 +280,16 @@ impl Model {
     }
 
     fn settle(&mut self) {
-        let wakes = self.core.settle(self.now);
-        self.lacks |= wakes.lacks.is_some();
-        let mut more = wakes.more;
-        while more {
-            let rest = self.core.absorb_more();
+        if self.core.settle_if_quiet().is_none() {
             let wakes = self.core.settle(self.now);
             self.lacks |= wakes.lacks.is_some();
-            more = rest || wakes.more;
+            let mut more = wakes.more;
+            while more {
+                let rest = self.core.absorb_more();
+                let wakes = self.core.settle(self.now);
+                self.lacks |= wakes.lacks.is_some();
+                more = rest || wakes.more;
+            }
         }
         for run in self.core.freed() {
             self.disk.borrow_mut().free(self.id, run);

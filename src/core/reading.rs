@@ -25,6 +25,7 @@ impl Core {
         front
     }
 
+    #[inline]
     pub(super) fn look(&self) -> Front {
         if let Err(error) = self.ends.check_read() {
             return Front::Failed(error);
@@ -59,6 +60,7 @@ impl Core {
     }
 
     /// What is unread in the block that is being filled.
+    #[inline]
     pub(crate) fn tail_unread(&self) -> &[u8] {
         match &self.tail {
             Tail::Filling(fill) => &fill.block.filled()[fill.block.len() - self.unread_in(fill)..],
@@ -67,6 +69,7 @@ impl Core {
     }
 
     /// Counts `n` bytes at the front as read and frees what nobody needs any more.
+    #[inline]
     pub(crate) fn consume(&mut self, n: usize) {
         self.cursor.read += n as u64;
         self.moved = true;
@@ -150,12 +153,14 @@ impl Core {
         }
     }
 
+    #[inline]
     pub(super) fn unread_in(&self, fill: &Fill) -> usize {
         ((fill.start + fill.block.len() as u64).saturating_sub(self.cursor.read)) as usize
     }
 
     /// A tail that was read to its end starts afresh: small writes that are read at once stay in the
     /// same few cache lines. An empty buffer keeps no block.
+    #[inline]
     pub(super) fn consume_tail(&mut self) {
         match std::mem::take(&mut self.tail) {
             Tail::Filling(mut fill) if self.unread_in(&fill) == 0 && !self.item.is_empty() => {

@@ -1,7 +1,7 @@
 //! Who waits, for how long, and who goes on: what follows from what has happened.
 //! Never forgets one who is parked.
 
-use super::{Core, Notes, Wakes};
+use super::{Core, Wakes};
 use crate::{lender::Purpose, options::OnFull};
 
 /// How often a writer that would fail looks whether others have filled the disk, in nanoseconds.
@@ -48,6 +48,7 @@ impl Core {
     }
 
     /// Whether [`settle`](Self::settle) wants to know the time.
+    #[inline]
     pub(crate) fn needs_time(&self) -> bool {
         let notes = &self.notes;
         let held = self.grace.is_held();
@@ -57,24 +58,33 @@ impl Core {
             || (held && (notes.reader_polled || notes.reader_yields || notes.visible || notes.writable || notes.ticked))
     }
 
+    /// Does what [`settle`](Self::settle) does where nobody waits, nothing is on disk and nothing has ended: that is, hardly
+    /// anything. Then says whether memory may have gone back to the lender.
+    #[inline]
+    pub(crate) fn settle_if_quiet(&mut self) -> Option<bool> {
+        let waits = self.parked.reader || self.parked.writer || !self.item.is_empty() || self.grace.is_held();
+        let at_the_disk = self.disk.spilling || self.disk.slots > 0 || self.squeezed || self.has_freed();
+        if waits || at_the_disk || self.discarded || self.trash.is_some() || self.look_at.is_some() {
+            return None;
+        }
+        let notes = &mut self.notes;
+        if notes.reader_yields || notes.ticked {
+            return None;
+        }
+        if notes.reader_polled {
+            self.grace.reader_polled_while_free();
+        }
+        let notes = std::mem::take(&mut self.notes);
+        self.invariants();
+        Some(notes.writable)
+    }
+
     /// What follows from all that has happened since the last time: to be called before the lock is
     /// released. `now` counts where [`needs_time`](Self::needs_time) says so.
     pub(crate) fn settle(&mut self, now: u64) -> Wakes {
         let notes = std::mem::take(&mut self.notes);
         if notes.reader_polled {
             self.grace.reader_polled(now);
-        }
-        if self.nobody_waits(&notes) {
-            self.invariants();
-            let quiet = !self.is_at_the_disk() && !self.discarded && self.trash.is_none();
-            return Wakes {
-                closed: notes.reader_gone,
-                gave: notes.writable,
-                quiet,
-                trash: self.trash.take(),
-                blocks: std::mem::take(&mut self.dropped),
-                ..Wakes::default()
-            };
         }
         let newly_held = self.is_to_be_held();
         if newly_held {
@@ -125,21 +135,9 @@ impl Core {
             gave: notes.writable,
             more,
             lacks,
-            quiet: false,
             trash: self.trash.take(),
             blocks: std::mem::take(&mut self.dropped),
         }
-    }
-
-    /// Then nothing follows but what is to be given back.
-    fn nobody_waits(&self, notes: &Notes) -> bool {
-        let parked = self.parked.reader || self.parked.writer || !self.item.is_empty();
-        !parked && !self.grace.is_held() && !notes.reader_yields && self.look_at.is_none()
-    }
-
-    fn is_at_the_disk(&self) -> bool {
-        let disk = &self.disk;
-        disk.spilling || disk.slots > 0 || self.has_freed() || self.squeezed
     }
 
     /// What is waited for that only the lender can give. It is not asked again whether it has some: it may have by now,
@@ -177,6 +175,7 @@ impl Core {
     }
 
     /// Whether the window is half empty; an item that waits to get into it does not count.
+    #[inline]
     pub(super) fn at_most_half_full(&self) -> bool {
         let window = self.limits.memory - self.memory.lent();
         self.backlog().saturating_sub(self.item.len() as u64) <= window as u64 / 2

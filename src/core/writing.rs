@@ -16,6 +16,7 @@ use crate::{
 
 impl Core {
     /// Whether a byte can be taken, having taken a block for it if one is needed.
+    #[inline]
     pub(crate) fn room(&mut self) -> Result<Room, SpillError> {
         self.ends.check_write()?;
         self.parked.writer = false;
@@ -30,7 +31,14 @@ impl Core {
         Ok(Room::Full)
     }
 
+    /// Whether so much can be taken now without another block.
+    #[inline]
+    pub(crate) fn has_room_for(&mut self, len: usize) -> Result<bool, SpillError> {
+        Ok(self.room()? != Room::Full && matches!(&self.tail, Tail::Filling(fill) if fill.block.room() >= len))
+    }
+
     /// Takes what fits into the present block.
+    #[inline]
     pub(crate) fn append(&mut self, src: &[u8]) -> usize {
         let Tail::Filling(fill) = &mut self.tail else { return 0 };
         let taken = fill.block.append(src);
@@ -185,6 +193,7 @@ impl Core {
         error
     }
 
+    #[inline]
     pub(super) fn accepted(&mut self, n: usize) {
         self.cursor.written += n as u64;
         self.notes.visible = true;
@@ -193,6 +202,7 @@ impl Core {
         self.note_peaks();
     }
 
+    #[inline]
     pub(super) fn seal_if_full(&mut self) {
         if matches!(&self.tail, Tail::Filling(fill) if fill.block.room() == 0) {
             self.seal_tail();
@@ -200,6 +210,7 @@ impl Core {
     }
 
     /// Room in the tail, having begun a new one where that is possible.
+    #[inline]
     pub(super) fn tail_room(&mut self) -> Option<usize> {
         match &self.tail {
             Tail::Filling(fill) => return Some(fill.block.room()),
@@ -217,12 +228,14 @@ impl Core {
         Some(room)
     }
 
+    #[inline]
     fn take_block(&mut self) -> Option<Block> {
         let size = self.next_block()?;
         let reuse = if self.disk.spilling { Reuse::Oldest } else { Reuse::Newest };
         self.memory.take(size, self.purpose(), reuse)
     }
 
+    #[inline]
     pub(super) fn purpose(&self) -> Purpose {
         if self.backlog() <= self.item.len() as u64 {
             Purpose::HandOver
@@ -240,6 +253,7 @@ impl Core {
     }
 
     /// The size of the block that the writer may have now.
+    #[inline]
     pub(super) fn next_block(&self) -> Option<usize> {
         let free = self.memory.free();
         if free >= self.reserved() + self.limits.block {

@@ -239,10 +239,12 @@ impl Shared {
     }
 
     /// The lock; what follows from what is done under it happens when it is released.
+    #[inline]
     fn lock(&self) -> Locked<'_> {
         Locked { shared: self, state: Some(self.raw_lock()), garbage: None, serving: false, absorbing: false }
     }
 
+    #[inline]
     fn raw_lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -388,16 +390,19 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let Some(mut guard) = self.state.take() else { return };
         let state = &mut *guard;
-        let now = if state.core.needs_time() { clock::now() } else { 0 };
-        let wakes = state.core.settle(now);
-        let pool = &self.shared.pool;
-        if wakes.quiet && state.missed.is_none() {
+        if state.missed.is_none()
+            && let Some(gave) = state.core.settle_if_quiet()
+        {
             drop(guard);
-            if wakes.gave && !self.serving && pool.somebody_waits() {
+            let pool = &self.shared.pool;
+            if gave && !self.serving && pool.somebody_waits() {
                 pool.memory_came();
             }
             return;
         }
+        let now = if state.core.needs_time() { clock::now() } else { 0 };
+        let wakes = state.core.settle(now);
+        let pool = &self.shared.pool;
         let freed = state.core.has_freed().then(|| pool.free(state.core.freed()));
         let lacks = wakes.lacks.filter(|purpose| state.lacks.is_none_or(|row| *purpose < row));
         state.lacks = lacks.or(state.lacks);

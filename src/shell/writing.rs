@@ -7,8 +7,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::Shared;
-use crate::{core::Room, error::SpillError};
+use super::{Locked, Shared};
+use crate::{block::Block, core::Room, error::SpillError};
 
 /// Up to this many bytes are copied under the lock; more would keep the reader from it.
 const SHORT: usize = 4 << 10;
@@ -40,16 +40,10 @@ impl Shared {
                 let n = rest.len().min(room);
                 let appended = if n <= SHORT {
                     state.core.append(&rest[..n])
-                } else if let Some(mut block) = state.core.take_tail() {
-                    let checksum = state.core.is_spilling() && self.stream.codec.verifies();
-                    drop(state);
-                    block.append(&rest[..n]);
-                    if checksum && block.room() == 0 {
-                        // It will go to disk as a rule; here it is in this core's cache, and the I/O thread is the busier.
-                        block.reckon_checksum();
-                    }
-                    state = self.lock();
-                    match state.core.put_tail(block) {
+                } else if let Some(block) = state.core.take_tail() {
+                    let outcome;
+                    (state, outcome) = self.fill(state, block, &rest[..n]);
+                    match outcome {
                         Ok(appended) => appended,
                         Err(_) if taken > 0 => return Poll::Ready(Ok(taken)),
                         Err(error) => return Poll::Ready(Err(error)),
@@ -75,6 +69,12 @@ impl Shared {
         if item.is_empty() {
             return Poll::Ready(state.core.check_write());
         }
+        let (mut state, taken) = self.take_at_once(state, item);
+        if taken? {
+            drop(state);
+            *item = Bytes::new();
+            return Poll::Ready(Ok(()));
+        }
         match state.core.offer(item) {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => {
@@ -83,6 +83,34 @@ impl Shared {
             }
             Err(error) => Poll::Ready(Err(error)),
         }
+    }
+
+    /// Takes a long item without the lock, if the block that is being filled has room for all of it; else nothing of it.
+    fn take_at_once<'a>(&'a self, mut state: Locked<'a>, item: &[u8]) -> (Locked<'a>, Result<bool, SpillError>) {
+        if item.len() <= SHORT {
+            return (state, Ok(false));
+        }
+        match state.core.has_room_for(item.len()) {
+            Ok(true) => {}
+            other => return (state, other),
+        }
+        let Some(block) = state.core.take_tail() else { return (state, Ok(false)) };
+        let (state, appended) = self.fill(state, block, item);
+        (state, appended.map(|_| true))
+    }
+
+    /// Copies without the lock into the block that is being filled, as much as fits.
+    fn fill<'a>(&'a self, state: Locked<'a>, mut block: Block, src: &[u8]) -> (Locked<'a>, Result<usize, SpillError>) {
+        let checksum = state.core.is_spilling() && self.stream.codec.verifies();
+        drop(state);
+        block.append(src);
+        if checksum && block.room() == 0 {
+            // It will go to disk as a rule; here it is in this core's cache, and the I/O thread is the busier.
+            block.reckon_checksum();
+        }
+        let mut state = self.lock();
+        let appended = state.core.put_tail(block);
+        (state, appended)
     }
 
     /// Ready when an item can be taken.
@@ -104,10 +132,11 @@ impl Shared {
         if item.is_empty() {
             return self.lock().core.check_write();
         }
-        let accepted = self.lock().core.offer(&mut item)?;
-        if accepted {
+        let (mut state, taken) = self.take_at_once(self.lock(), &item);
+        if taken? || state.core.offer(&mut item)? {
             return Ok(());
         }
+        drop(state);
         Err(SpillError::Config { option: "start_send", problem: "was called without poll_ready".into() })
     }
 }
