@@ -35,11 +35,13 @@ use crate::{
 #[derive(Debug)]
 pub struct SpillWriter {
     shared: Arc<Shared>,
+    /// It has said how the stream ends, and that it is gone.
+    gone: bool,
 }
 
 impl SpillWriter {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, gone: false }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -92,8 +94,9 @@ impl SpillWriter {
     /// # Errors
     ///
     /// The stream has failed before, or the reader has gone: then this is no clean end.
-    pub fn finish(self) -> Result<(), SpillError> {
-        self.shared.finish()
+    pub fn finish(mut self) -> Result<(), SpillError> {
+        self.gone = true;
+        self.shared.finish_and_drop_writer()
     }
 
     /// Fails the stream: the reader gets every accepted byte, then
@@ -194,7 +197,9 @@ impl AsyncWrite for SpillWriter {
 
 impl Drop for SpillWriter {
     fn drop(&mut self) {
-        self.shared.drop_writer();
+        if !self.gone {
+            self.shared.drop_writer();
+        }
     }
 }
 

@@ -378,7 +378,8 @@ impl Pool {
 
     /// The buffer that this pool was made for has ended: the file goes as soon as nothing in it is live.
     pub(crate) fn close(&self) {
-        if self.shared.is_some() {
+        // Files are made by threads: with none asked for, there is no file and will be none.
+        if self.shared.is_some() || self.lane.get().is_none() {
             return;
         }
         let mut disk = self.lock();

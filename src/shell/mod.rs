@@ -184,16 +184,30 @@ impl Shared {
 
     /// The writing half is gone, and its waker with it.
     pub(crate) fn drop_writer(&self) {
-        self.fail(SpillError::WriterDropped);
-        let waker = self.raw_lock().writer.waker.take();
+        let mut state = self.lock();
+        let refused = state.core.fail(SpillError::WriterDropped);
+        let waker = state.writer.waker.take();
+        drop(state);
+        drop((refused, waker));
+    }
+
+    /// The writing half says that this is the end, and is gone.
+    pub(crate) fn finish_and_drop_writer(&self) -> Result<(), SpillError> {
+        let mut state = self.lock();
+        let finished = state.core.finish();
+        let waker = state.writer.waker.take();
+        drop(state);
         drop(waker);
+        finished
     }
 
     /// The reading half is gone, and its waker with it.
     pub(crate) fn drop_reader(&self) {
-        self.end_reader(SpillError::ReaderDropped);
-        let waker = self.raw_lock().reader.waker.take();
-        drop(waker);
+        let mut state = self.lock();
+        let refused = state.core.end_reader(SpillError::ReaderDropped);
+        let waker = state.reader.waker.take();
+        drop(state);
+        drop((refused, waker));
     }
 
     pub(crate) fn finish(&self) -> Result<(), SpillError> {
