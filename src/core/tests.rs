@@ -143,6 +143,9 @@ proptest! {
 
 /// As the shell does it.
 fn settle(core: &mut Core, now: u64) {
+    if core.settle_if_quiet().is_some() {
+        return;
+    }
     let mut more = core.settle(now).more;
     while more {
         more = core.absorb_more() | core.settle(now).more;
@@ -355,6 +358,24 @@ fn c05_a_reader_that_was_woken_and_not_polled_is_excused_for_twenty_milliseconds
     assert!(core.wants_write().is_none());
     core.tick(21_000_000);
     settle(&mut core, 21_000_000);
+    assert!(core.wants_write().is_some());
+}
+
+/// The excuse ends with the poll, also where nobody is held up just then.
+#[test]
+fn c05_a_reader_that_was_polled_meanwhile_is_not_excused_any_more() {
+    let mut core = core();
+    assert!(matches!(core.front(), Front::Wait));
+    core.park_reader();
+    settle(&mut core, 0);
+    assert!(matches!(core.room(), Ok(Room::Bytes(_))));
+    core.append(b"x");
+    assert!(core.settle(0).reader);
+    assert!(matches!(core.front(), Front::Tail(1)));
+    settle(&mut core, 0);
+    fill_and_park(&mut core, 0);
+    core.tick(1_000_000);
+    settle(&mut core, 1_000_000);
     assert!(core.wants_write().is_some());
 }
 
