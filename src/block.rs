@@ -224,6 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_or_the_oldest_of_its_size_is_taken() {
+        let mut kept = Kept { shelf: VecDeque::new(), bytes: 0, limit: KEEP };
+        for (mark, capacity) in [(1, 32 << 10), (2, 64 << 10), (3, 64 << 10), (4, 64 << 10), (5, 32 << 10)] {
+            kept.put(vec![mark], capacity);
+        }
+        assert_eq!(kept.take(64 << 10, Reuse::Newest), Some(vec![4]));
+        assert_eq!(kept.take(64 << 10, Reuse::Oldest), Some(vec![2]));
+        assert_eq!(kept.take(64 << 10, Reuse::Oldest), Some(vec![3]));
+        assert_eq!(kept.take(64 << 10, Reuse::Newest), None);
+        assert_eq!(kept.bytes, 64 << 10);
+    }
+
+    #[test]
     fn what_is_kept_for_reuse_is_bounded() {
         let many: Vec<_> = (0..100).map(|_| Block::allocate(64 << 10, Reuse::Oldest)).collect();
         drop(many);
