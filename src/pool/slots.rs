@@ -2,7 +2,7 @@
 //! what of the file can be given back. Never touches the file.
 
 use super::extents::Extents;
-use crate::slot::{GROUP, Geometry, SlotRun, pieces};
+use crate::slot::{GROUP, Geometry, SlotRun};
 
 #[derive(Debug)]
 pub(crate) struct SlotMap {
@@ -148,23 +148,8 @@ impl SlotMap {
 
     /// The parts of the file to punch.
     pub(crate) fn ranges(&self, punch: &Punch) -> Vec<(u64, u64)> {
-        let whole = &punch.whole_groups;
-        let mut ranges = Vec::with_capacity(3);
-        let mut push = |slots: SlotRun| {
-            for piece in pieces(slots) {
-                ranges.push((self.geometry.payload(piece.first), piece.count * self.geometry.block() as u64));
-            }
-        };
-        if whole.is_empty() {
-            push(punch.slots);
-            return ranges;
-        }
-        let (from, to) = (whole.start * GROUP, whole.end * GROUP);
-        push(SlotRun::new(punch.slots.first, from.saturating_sub(punch.slots.first)));
-        push(SlotRun::new(to.min(punch.slots.end()), punch.slots.end().saturating_sub(to)));
-        let start = self.geometry.group_start(whole.start);
-        ranges.push((start, self.geometry.group_start(whole.end) - start));
-        ranges
+        let pages = self.geometry.trailer_pages(punch.whole_groups.clone());
+        self.geometry.payloads(punch.slots).chain(pages).collect()
     }
 
     /// The punch is done; `gone` says whether the file system took the pages.
@@ -243,8 +228,10 @@ mod tests {
             }
             map.punched(punch, true);
         }
-        let whole_groups = geometry.group_start(5000 / GROUP) / 4096;
-        assert!((0..whole_groups).all(|page| given_back.contains(&page)));
+        let places = geometry.payloads(SlotRun::new(0, 5000)).chain(geometry.trailer_pages(0..5000 / GROUP));
+        for (at, len) in places {
+            assert!((at / 4096..(at + len) / 4096).all(|page| given_back.contains(&page)), "{len} bytes at {at}");
+        }
         assert_eq!((map.warm(), map.live()), (0, 0));
     }
 

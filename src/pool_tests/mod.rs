@@ -169,13 +169,11 @@ enum Spot {
 }
 
 fn spot(at: u64) -> Spot {
-    use crate::slot::GROUP;
     let geometry = Geometry::new(BLOCK);
-    let stride = geometry.group_start(1);
-    let (group, inside) = (at / stride, at % stride);
-    match inside.checked_sub(geometry.payload(0)) {
-        Some(inside) => Spot::Payload(group * GROUP + inside / BLOCK as u64),
-        None => Spot::Trailer(group * GROUP + inside / TRAILER as u64),
+    match at.checked_sub(geometry.payload(0)) {
+        // These tests' files are far from a second section.
+        Some(inside) => Spot::Payload(inside / BLOCK as u64),
+        None => Spot::Trailer(at / TRAILER as u64),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     block::Block,
     error::{SpillError, StorageOp},
     options::Place,
-    slot::{GROUP, Geometry, SlotRun, TRAILER, pieces},
+    slot::{GROUP, Geometry, SlotRun, TRAILER, io_pieces},
 };
 
 /// By how much the file's length grows at a time. A length that is ahead of what is written costs no
@@ -165,7 +165,7 @@ impl SpillFile {
         if let Err(error) = self.grow(run) {
             return Progress { done, fault: Some(error) };
         }
-        for piece in pieces(run) {
+        for piece in io_pieces(run) {
             let (mut payloads, mut trailers) = (Vec::new(), Vec::new());
             for (stream, (index, block)) in blocks.by_ref().take(piece.count as usize) {
                 payloads.push(block.filled());
@@ -263,7 +263,7 @@ impl SpillFile {
         read_at: impl Fn(&mut [IoSliceMut<'_>], u64) -> io::Result<usize>,
     ) -> Progress<ReadFault> {
         let (mut done, mut index) = (0, index);
-        for piece in pieces(run) {
+        for piece in io_pieces(run) {
             let slots = &mut slots[done..done + piece.count as usize];
             let mut trailers = [[0; TRAILER]; GROUP as usize];
             let trailers = &mut trailers[..slots.len()];
