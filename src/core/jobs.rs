@@ -92,6 +92,8 @@ pub(crate) struct ReadJob {
     pub(crate) start: u64,
     pub(crate) run: SlotRun,
     pub(crate) blocks: Vec<Block>,
+    /// Slots behind these that hold what follows.
+    pub(crate) behind: u64,
 }
 
 /// Slots to be read into the reader's own memory, which is as long as their payloads.
@@ -102,6 +104,8 @@ pub(crate) struct DirectRead {
     pub(crate) start: u64,
     pub(crate) run: SlotRun,
     pub(crate) len: usize,
+    /// Slots behind these that hold what follows.
+    pub(crate) behind: u64,
 }
 
 impl Disk {
@@ -276,13 +280,13 @@ impl Core {
             place: Place::Disk(SlotRun::new(head.end(), run.count - head.count)),
         });
         self.ledger.replace(0, [Some(reading), rest].into_iter().flatten());
-        Some(ReadJob { start, run: head, blocks })
+        Some(ReadJob { start, run: head, blocks, behind: run.count - head.count })
     }
 
     /// A read has ended: the first `good` blocks are what was written; what `fault` is about begins
     /// behind them.
     pub(crate) fn did_read(&mut self, job: ReadJob, good: usize, fault: Option<SpillError>) {
-        let ReadJob { start, run, blocks } = job;
+        let ReadJob { start, run, blocks, .. } = job;
         self.notes.visible = true;
         // What is kept for the reader depends on what it has got.
         self.notes.writable = true;
@@ -346,13 +350,13 @@ impl Core {
             }),
         ];
         self.ledger.replace(0, parts.into_iter().flatten());
-        Some(DirectRead { start, run: head, len: taken as usize })
+        Some(DirectRead { start, run: head, len: taken as usize, behind: run.count - head.count })
     }
 
     /// A direct read has ended: the first `good` slots are what was written; what `fault` is about begins behind them.
     /// Says how many bytes the reader has got; they count as read.
     pub(crate) fn did_direct(&mut self, job: &DirectRead, good: usize, fault: Option<SpillError>) -> usize {
-        let &DirectRead { start, run, len } = job;
+        let &DirectRead { start, run, len, .. } = job;
         let reads = |entry: &Entry| matches!(entry.place, Place::Direct(own) if own == run);
         let Some(at) = self.ledger.starting_at(start).filter(|&at| self.ledger.get(at).is_some_and(reads)) else {
             // Given up meanwhile.

@@ -16,7 +16,7 @@ use crate::{
     core::{ReadJob, WriteFault, WriteJob, Wrote},
     error::{SpillError, StorageOp},
     pool::Grant,
-    storage::{Part, Progress, ReadFault, SpillFile, is_full},
+    storage::{Part, Progress, ReadFault, SpillFile, TrailersAhead, Wanted, is_full},
     threads::{Lane, Work},
 };
 
@@ -211,18 +211,31 @@ impl Shared {
 
     fn read(&self, mut job: ReadJob) {
         let Some(file) = self.pool.file() else { return self.no_file(job) };
-        let progress = guarded(|| file.read(self.stream, job.start, job.run, &mut payloads(&mut job.blocks)))
+        let (wanted, mut ahead) = (self.wanted(&job), mem::take(&mut self.lock().trailers));
+        let progress = guarded(|| file.read(wanted, &mut ahead, &mut payloads(&mut job.blocks)))
             .unwrap_or_else(|error| Progress { done: 0, fault: Some(ReadFault::Io(error)) });
-        self.did_read(job, progress, file);
+        self.did_read(job, progress, file, ahead);
     }
 
-    pub(super) fn did_read(&self, job: ReadJob, progress: Progress<ReadFault>, file: Arc<SpillFile>) {
+    pub(super) fn wanted(&self, job: &ReadJob) -> Wanted {
+        Wanted { stream: self.stream, index: job.start, run: job.run, behind: job.behind }
+    }
+
+    pub(super) fn did_read(
+        &self,
+        job: ReadJob,
+        progress: Progress<ReadFault>,
+        file: Arc<SpillFile>,
+        ahead: TrailersAhead,
+    ) {
         let good: usize = job.blocks.iter().take(progress.done).map(Block::len).sum();
         // What was read of the block while memory still had it was right.
         let offset = (job.start + good as u64).max(self.stats().read);
         let fault = progress.fault.map(|fault| read_error(fault, &file, offset));
         drop(file);
-        self.lock().core.did_read(job, progress.done, fault);
+        let mut state = self.lock();
+        state.trailers = ahead;
+        state.core.did_read(job, progress.done, fault);
     }
 
     /// A file that has live slots is never closed; should it be, that is an error and no hang.

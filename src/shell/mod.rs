@@ -34,7 +34,7 @@ use crate::{
     pool::{Member, Pool},
     stats::SpillStats,
     storage::{
-        Codec, Stream,
+        Codec, Stream, TrailersAhead,
         sys::{Platform, System},
     },
     threads::Bell,
@@ -64,6 +64,8 @@ struct State {
     lingering: bool,
     /// A read that the page cache could not serve.
     missed: Option<ReadJob>,
+    /// What was read of trailers ahead; whoever reads has it in hands meanwhile.
+    trailers: TrailersAhead,
     /// Waits in the pool's queue for memory, for this or for what comes before it.
     lacks: Option<Purpose>,
     /// Waits in the pool's queue for slots.
@@ -135,6 +137,7 @@ impl Shared {
                 driving: false,
                 lingering: false,
                 missed: None,
+                trailers: TrailersAhead::default(),
                 lacks: None,
                 queued: false,
                 armed: None,

@@ -2,7 +2,7 @@
 //! disk: what the page cache does not have at once, an I/O thread reads.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -13,7 +13,12 @@ use super::{
     Lent, Locked, Shared,
     driver::{payloads, read_error},
 };
-use crate::{block::Block, core::Front, error::SpillError, storage::Progress};
+use crate::{
+    block::Block,
+    core::Front,
+    error::SpillError,
+    storage::{Progress, Wanted},
+};
 
 /// Up to this many bytes are copied under the lock; more would keep the writer from it.
 const SHORT: usize = 4 << 10;
@@ -219,10 +224,12 @@ impl Shared {
         let block = self.pool.limits().block;
         let Some(job) = state.core.start_direct(target.remaining().min(MOST)) else { return (state, 0) };
         let file = self.pool.file();
+        let mut ahead = mem::take(&mut state.trailers);
         drop(state);
+        let wanted = Wanted { stream: self.stream, index: job.start, run: job.run, behind: job.behind };
         let progress = file.as_ref().and_then(|file| {
             let mut slots: Vec<_> = target.space(job.len).chunks_mut(block).collect();
-            file.read_cached(self.stream, job.start, job.run, &mut slots)
+            file.read_cached(wanted, &mut ahead, &mut slots)
         });
         let (good, fault) = match (progress, &file) {
             (Some(Progress { done, fault }), Some(file)) => {
@@ -233,6 +240,7 @@ impl Shared {
         };
         drop(file);
         let mut state = self.lock();
+        state.trailers = ahead;
         let n = state.core.did_direct(&job, good, fault);
         target.advance(n);
         (state, n)
@@ -242,14 +250,14 @@ impl Shared {
     fn read_front<'a>(&'a self, mut state: Locked<'a>) -> Locked<'a> {
         let Some(mut job) = state.core.start_read() else { return state };
         let file = self.pool.file();
+        let mut ahead = mem::take(&mut state.trailers);
         drop(state);
         match file {
             None => self.no_file(job),
             Some(file) => {
-                if let Some(progress) =
-                    file.read_cached(self.stream, job.start, job.run, &mut payloads(&mut job.blocks))
-                {
-                    self.did_read(job, progress, file);
+                let wanted = self.wanted(&job);
+                if let Some(progress) = file.read_cached(wanted, &mut ahead, &mut payloads(&mut job.blocks)) {
+                    self.did_read(job, progress, file, ahead);
                 } else {
                     drop(file);
                     self.lock().missed = Some(job);

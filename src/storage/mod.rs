@@ -30,6 +30,9 @@ use crate::{
 /// space, and keeps a file system from allocating ahead of a file's end on its own (xfs does).
 const GROW: u64 = 64 << 20;
 
+/// Trailers that are read at once and kept for the reads that follow: one system call for a MiB of the largest blocks.
+const TRAILERS_AHEAD: usize = 16;
+
 /// Slots that are read at a time: what has been read is checked while it is still in the processor's cache.
 const STEP: usize = 4;
 
@@ -68,6 +71,37 @@ impl Part<'_> {
     fn leads_to(&self, next: &Self, geometry: Geometry) -> bool {
         let full = |(_, block): &(u64, Arc<Block>)| block.len() == geometry.block();
         self.run.end() == next.run.first && self.blocks.last().is_some_and(full)
+    }
+}
+
+/// Adjacent slots of one stream to be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) stream: Stream,
+    /// The first slot's index in the stream.
+    pub(crate) index: u64,
+    pub(crate) run: SlotRun,
+    /// How many slots behind these hold what follows in the stream.
+    pub(crate) behind: u64,
+}
+
+/// Trailers that were read ahead of their payloads, for one stream.
+#[derive(Debug, Default)]
+pub(crate) struct TrailersAhead {
+    first: u64,
+    /// The index of the first one. A slot that was freed and is the stream's again has another one by then.
+    index: u64,
+    trailers: Vec<Trailer>,
+}
+
+impl TrailersAhead {
+    /// Those of these slots.
+    fn of(&self, run: SlotRun, index: u64, block: usize) -> Option<&[Trailer]> {
+        let at = run.first.checked_sub(self.first)?;
+        if self.index + at * block as u64 != index {
+            return None;
+        }
+        self.trailers.get(at as usize..)?.get(..run.count as usize)
     }
 }
 
@@ -220,30 +254,27 @@ impl SpillFile {
         (written, None)
     }
 
-    /// Reads the payloads of adjacent slots into `slots`, each as long as its payload, and checks them. `index` is
-    /// the first one's in the stream.
+    /// Reads the payloads of adjacent slots into `slots`, each as long as its payload, and checks them.
     pub(crate) fn read(
         &self,
-        stream: Stream,
-        index: u64,
-        run: SlotRun,
+        wanted: Wanted,
+        ahead: &mut TrailersAhead,
         slots: &mut [&mut [u8]],
     ) -> Progress<ReadFault> {
-        self.read_with(stream, index, run, slots, |bufs, at| self.raw.read_at(bufs, at))
+        self.read_with(wanted, ahead, slots, |bufs, at| self.raw.read_at(bufs, at))
     }
 
     /// The same, if the page cache has all of it; `None` if the disk would have to be waited for.
     pub(crate) fn read_cached(
         &self,
-        stream: Stream,
-        index: u64,
-        run: SlotRun,
+        wanted: Wanted,
+        ahead: &mut TrailersAhead,
         slots: &mut [&mut [u8]],
     ) -> Option<Progress<ReadFault>> {
         if !self.reads_cached.load(Ordering::Relaxed) {
             return None;
         }
-        let progress = self.read_with(stream, index, run, slots, |bufs, at| self.raw.read_cached(bufs, at));
+        let progress = self.read_with(wanted, ahead, slots, |bufs, at| self.raw.read_cached(bufs, at));
         match &progress.fault {
             Some(ReadFault::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
             Some(ReadFault::Io(error)) if is_unsupported(error) => {
@@ -256,32 +287,36 @@ impl SpillFile {
 
     fn read_with(
         &self,
-        stream: Stream,
-        index: u64,
-        run: SlotRun,
+        wanted: Wanted,
+        ahead: &mut TrailersAhead,
         slots: &mut [&mut [u8]],
         read_at: impl Fn(&mut [IoSliceMut<'_>], u64) -> io::Result<usize>,
     ) -> Progress<ReadFault> {
-        let (mut done, mut index) = (0, index);
+        let Wanted { stream, mut index, run, behind } = wanted;
+        let mut done = 0;
         for piece in io_pieces(run) {
             let slots = &mut slots[done..done + piece.count as usize];
-            let mut trailers = [[0; TRAILER]; GROUP as usize];
-            let trailers = &mut trailers[..slots.len()];
-            let mut bufs = [IoSliceMut::new(trailers.as_flattened_mut())];
-            let (trailer_bytes, mut trouble) = read_all(&mut bufs, self.geometry.trailer(piece.first), &read_at);
+            let mut trouble = None;
+            if ahead.of(piece, index, self.geometry.block()).is_none() {
+                trouble = self.read_trailers(ahead, piece, index, run.end() + behind, &read_at);
+            }
             let mut first = piece.first;
-            for (slots, trailers) in slots.chunks_mut(STEP).zip(trailers.chunks(STEP)) {
-                let mut bufs: Vec<_> = slots.iter_mut().map(|slot| IoSliceMut::new(slot)).collect();
-                let (payload_bytes, error) = read_all(&mut bufs, self.geometry.payload(first), &read_at);
+            for slots in slots.chunks_mut(STEP) {
+                let count = slots.len();
+                let mut bufs: [_; STEP] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+                for (buf, slot) in bufs.iter_mut().zip(&mut *slots) {
+                    *buf = IoSliceMut::new(slot);
+                }
+                let (payload_bytes, error) = read_all(&mut bufs[..count], self.geometry.payload(first), &read_at);
                 trouble = error.or(trouble);
                 let mut end = 0;
-                for (payload, trailer) in slots.iter().zip(trailers) {
+                for payload in slots {
                     end += payload.len();
-                    let i = (first - piece.first) as usize;
-                    if end > payload_bytes || (i + 1) * TRAILER > trailer_bytes {
+                    let trailer = ahead.of(SlotRun::one(first), index, self.geometry.block());
+                    let (Some([trailer]), true) = (trailer, end <= payload_bytes) else {
                         let error = trouble.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                         return Progress { done, fault: Some(ReadFault::Io(error)) };
-                    }
+                    };
                     if let Err(reason) = stream.codec.open(stream.id, index, payload, trailer) {
                         return Progress { done, fault: Some(ReadFault::Corrupt(reason)) };
                     }
@@ -291,7 +326,29 @@ impl SpillFile {
                 }
             }
         }
+        if behind == 0 {
+            *ahead = TrailersAhead::default();
+        }
         Progress { done, fault: None }
+    }
+
+    /// Reads the trailers of `piece`, and a few more up to the slot `end`, if these lie in the same page.
+    fn read_trailers(
+        &self,
+        ahead: &mut TrailersAhead,
+        piece: SlotRun,
+        index: u64,
+        end: u64,
+        read_at: impl Fn(&mut [IoSliceMut<'_>], u64) -> io::Result<usize>,
+    ) -> Option<io::Error> {
+        let page_end = (piece.first / GROUP + 1) * GROUP;
+        let count = end.min(page_end).min(piece.first + TRAILERS_AHEAD as u64).max(piece.end()) - piece.first;
+        ahead.trailers.resize(count as usize, [0; TRAILER]);
+        let mut bufs = [IoSliceMut::new(ahead.trailers.as_flattened_mut())];
+        let (bytes, trouble) = read_all(&mut bufs, self.geometry.trailer(piece.first), read_at);
+        ahead.trailers.truncate(bytes / TRAILER);
+        (ahead.first, ahead.index) = (piece.first, index);
+        trouble
     }
 
     /// Gives a part of the file back.
