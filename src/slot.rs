@@ -4,12 +4,12 @@
 //! A file is a row of sections: pages of trailers, each for a group of slots, then the payloads they belong to.
 //!
 //! ```text
-//! | trailers 0..128 | trailers 128..256 | .. | payload 0 | payload 1 | .. | payload 8191 | trailers 8192.. | ..
+//! | trailers 0..128 | trailers 128..256 | .. | payload 0 | payload 1 | .. | payload 2047 | trailers 2048.. | ..
 //! ```
 //!
 //! A payload is exactly a block, so that a 64 KiB write is one copy, a run of slots is one `pwritev`, and direct
 //! I/O stays possible; none of that holds with a trailer inside the slot. Payloads of a section lie end to end from a multiple
-//! of 256 KiB on: the page cache holds them in large pieces, and to the file system they are one extent, however long the
+//! of 64 KiB on: the page cache holds them in large pieces, and to the file system they are one extent every 128 MiB of
 //! backlog. A page of trailers before each group's payloads would cut it into hundreds, which are searched for each page that
 //! is written. Pages of trailers that nobody has written yet occupy nothing.
 
@@ -22,8 +22,8 @@ pub(crate) const PAGE: u64 = 4096;
 /// Slots of one group: as many trailers as fill a page.
 pub(crate) const GROUP: u64 = PAGE / TRAILER as u64;
 /// From a section's beginning to its first payload, in bytes of the file: its pages of trailers.
-const HEADER: u64 = 256 << 10;
-/// Slots of one section: half a GiB of the largest.
+const HEADER: u64 = 64 << 10;
+/// Slots of one section: 128 MiB of the largest.
 const SECTION: u64 = HEADER / PAGE * GROUP;
 /// A number of slots that no disk holds and whose offsets still fit a file offset.
 pub(crate) const MAX_SLOTS: u64 = 1 << 44;
