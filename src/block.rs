@@ -60,9 +60,13 @@ impl Block {
     pub(crate) fn append(&mut self, src: &[u8]) -> usize {
         let n = src.len().min(self.capacity - self.len);
         let end = self.start + self.len;
-        let warm = n.min(self.bytes.len() - end);
-        self.bytes[end..end + warm].copy_from_slice(&src[..warm]);
-        self.bytes.extend_from_slice(&src[warm..n]);
+        let warm = self.bytes.len() - end;
+        if n <= warm {
+            self.bytes[end..end + n].copy_from_slice(&src[..n]);
+        } else {
+            self.bytes[end..].copy_from_slice(&src[..warm]);
+            self.bytes.extend_from_slice(&src[warm..n]);
+        }
         self.len += n;
         self.checksum = None;
         n

@@ -167,7 +167,14 @@ impl SpillWriter {
 
 impl AsyncWrite for SpillWriter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        let coop = ready!(poll_proceed(cx));
+        if self.shared.write_quietly(buf) {
+            coop.made_progress();
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = ready!(self.shared.poll_write(cx, &[IoSlice::new(buf)]));
+        coop.made_progress();
+        Poll::Ready(written.map_err(Into::into))
     }
 
     fn poll_write_vectored(

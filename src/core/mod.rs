@@ -222,6 +222,12 @@ impl Core {
         Ok(())
     }
 
+    /// Whether neither side has ended.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.ends.check_write().is_ok()
+    }
+
     pub(crate) fn reader_is_gone(&self) -> bool {
         self.ends.reader_is_gone()
     }

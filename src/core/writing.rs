@@ -46,6 +46,22 @@ impl Core {
         taken
     }
 
+    /// Takes all of it into the present block, and says so, if that leaves the block with room: then nothing follows from it,
+    /// where nobody waits and nothing is on disk.
+    #[inline]
+    pub(crate) fn append_quietly(&mut self, src: &[u8]) -> bool {
+        let Tail::Filling(fill) = &mut self.tail else { return false };
+        if src.len() >= fill.block.room() {
+            return false;
+        }
+        fill.block.append(src);
+        self.cursor.written += src.len() as u64;
+        let backlog = self.cursor.written - self.cursor.read;
+        self.peaks.in_memory = self.peaks.in_memory.max(backlog);
+        self.invariants();
+        true
+    }
+
     /// Whether what is written now is likely to go to disk.
     pub(crate) fn is_spilling(&self) -> bool {
         self.disk.spilling || self.squeezed || self.memory.is_tight()

@@ -53,6 +53,9 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 struct State {
     core: Core,
+    /// When the lock was last released nobody waited, nothing was on disk and nothing had ended: a short write has no
+    /// consequences.
+    quiet: bool,
     reader: Waiter,
     writer: Waiter,
     /// Those who wait for the reader's end, each under a number of its own.
@@ -130,6 +133,7 @@ impl Shared {
             pool,
             state: Mutex::new(State {
                 core: Core::new(options.limits, lender),
+                quiet: false,
                 reader: Waiter::default(),
                 writer: Waiter::default(),
                 closed: Vec::new(),
@@ -258,7 +262,9 @@ impl Shared {
     /// The lock; what follows from what is done under it happens when it is released.
     #[inline]
     fn lock(&self) -> Locked<'_> {
-        Locked { shared: self, state: Some(self.raw_lock()), garbage: None, serving: false, absorbing: false }
+        let mut state = self.raw_lock();
+        state.quiet = false;
+        Locked { shared: self, state: Some(state), garbage: None, serving: false, absorbing: false }
     }
 
     #[inline]
@@ -410,6 +416,7 @@ impl Drop for Locked<'_> {
         if state.missed.is_none()
             && let Some(gave) = state.core.settle_if_quiet()
         {
+            state.quiet = state.core.is_open();
             drop(guard);
             let pool = &self.shared.pool;
             if gave && !self.serving && pool.somebody_waits() {
