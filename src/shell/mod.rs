@@ -383,6 +383,13 @@ impl Locked<'_> {
         this.absorbing = true;
     }
 
+    /// Releases the lock for a long copy and leaves what follows to whoever has it next: at the latest the caller, who takes it
+    /// again when the copy is done. Only where nothing was found but what is there already.
+    #[inline]
+    fn pause(mut self) {
+        self.state = None;
+    }
+
     fn park_reader(&mut self, cx: &Context<'_>) {
         self.core.park_reader();
         self.garbage = self.reader.park(cx);

@@ -85,7 +85,7 @@ impl Shared {
                     if n <= SHORT {
                         target.put(bytes);
                     } else {
-                        drop(state);
+                        state.pause();
                         target.put(bytes);
                         state = self.lock();
                     }

@@ -113,7 +113,7 @@ impl Shared {
     /// Copies without the lock into the block that is being filled, as much as fits.
     fn fill<'a>(&'a self, state: Locked<'a>, mut block: Block, src: &[u8]) -> (Locked<'a>, Result<usize, SpillError>) {
         let checksum = state.core.is_spilling() && self.stream.codec.verifies();
-        drop(state);
+        state.pause();
         block.append(src);
         if checksum && block.room() == 0 {
             // It will go to disk as a rule; here it is in this core's cache, and the I/O thread is the busier.
