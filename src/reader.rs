@@ -155,6 +155,10 @@ impl SpillReader {
 impl AsyncRead for SpillReader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let coop = ready!(self.proceed(cx));
+        if self.view.is_none() && self.shared.read_quietly(buf) {
+            coop.made_progress();
+            return Poll::Ready(Ok(()));
+        }
         let read = ready!(self.poll_copy(cx, buf));
         coop.made_progress();
         Poll::Ready(read.map(drop).map_err(Into::into))

@@ -68,6 +68,29 @@ impl Core {
         }
     }
 
+    /// The next `most` bytes, if they lie in a block that has more behind them: then nothing follows from consuming them, where
+    /// nobody waits and nothing is on disk.
+    #[inline]
+    pub(crate) fn look_quietly(&self, most: usize) -> Option<&[u8]> {
+        let unread = match self.ledger.front() {
+            Some(Entry { start, place: Place::Memory(block), .. }) => {
+                block.filled().get((self.cursor.read - start) as usize..)?
+            }
+            Some(_) => return None,
+            None => self.tail_unread(),
+        };
+        if unread.len() > most { unread.get(..most) } else { None }
+    }
+
+    /// Counts what [`look_quietly`](Self::look_quietly) has shown as read.
+    #[inline]
+    pub(crate) fn consume_quietly(&mut self, n: usize) {
+        self.cursor.read += n as u64;
+        self.moved = true;
+        self.grace.reader_polled_while_free();
+        self.invariants();
+    }
+
     /// Counts `n` bytes at the front as read and frees what nobody needs any more.
     #[inline]
     pub(crate) fn consume(&mut self, n: usize) {

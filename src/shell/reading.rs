@@ -71,6 +71,23 @@ impl View {
 }
 
 impl Shared {
+    /// Fills a short `target` and says so, where nothing would follow from it: most reads of small pieces.
+    #[inline]
+    pub(crate) fn read_quietly(&self, target: &mut impl Target) -> bool {
+        let most = target.remaining();
+        if most == 0 || most > SHORT {
+            return false;
+        }
+        let state = &mut *self.raw_lock();
+        if !state.quiet {
+            return false;
+        }
+        let Some(bytes) = state.core.look_quietly(most) else { return false };
+        target.put(bytes);
+        state.core.consume_quietly(most);
+        true
+    }
+
     /// Fills `target` with what is there, at least a byte. Ready with 0 at the end, or if `target` has
     /// no room.
     pub(crate) fn poll_read(&self, cx: &Context<'_>, target: &mut impl Target) -> Poll<Result<usize, SpillError>> {
