@@ -4,14 +4,26 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 /// Freed memory that is kept for the next block, in bytes, for the whole process. A stream that
 /// keeps up takes and returns a block every few microseconds: without this each would go through the
-/// allocator, and fresh pages cost ten times as much as warm ones. A pool that is in use has as much kept as it
-/// may take: given back to an allocator with an arena a thread, the same memory would count several times.
+/// allocator, and fresh pages cost ten times as much as warm ones.
 const KEEP: usize = 1 << 20;
+
+/// Where many buffers are in use more is kept, for what is given back to an allocator with an arena a thread counts several
+/// times: an eighth of what they may take, and no more than this, in bytes. A pool has as much kept as it may take.
+const KEEP_MOST: usize = 8 << 20;
+
+/// The memory limits of all buffers that stand alone, in bytes.
+static ALONE: AtomicUsize = AtomicUsize::new(0);
+
+/// What is kept, in bytes, to be looked at without the lock.
+static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Blocks smaller than this go back to the allocator.
 const KEEP_FROM: usize = 16 << 10;
@@ -20,7 +32,7 @@ const KEEP_FROM: usize = 16 << 10;
 /// memory that lies 16 bytes off a page, where large allocations begin as a rule, that takes twice as long on some processors.
 const ALIGN: usize = 64;
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { shelf: VecDeque::new(), bytes: 0, limit: KEEP });
+static KEPT: Mutex<Kept> = Mutex::new(Kept { shelf: VecDeque::new(), bytes: 0, limit: 0 });
 
 /// Which of the freed blocks is taken again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +155,23 @@ impl Drop for Block {
     }
 }
 
+/// A buffer that stands alone may take so much, until [`left`] says that it is gone.
+pub(crate) fn came(limit: usize) {
+    ALONE.fetch_add(limit, Relaxed);
+}
+
+/// Ends what [`came`] began.
+pub(crate) fn left(limit: usize) {
+    ALONE.fetch_sub(limit, Relaxed);
+    if BYTES.load(Relaxed) > KEEP {
+        let mut kept = kept();
+        let most = kept.most();
+        let gone = kept.shrink(most);
+        drop(kept);
+        drop(gone);
+    }
+}
+
 /// Has so much more kept, until [`keep_less`] takes it back.
 pub(crate) fn keep_more(bytes: usize) {
     let mut kept = kept();
@@ -152,8 +181,8 @@ pub(crate) fn keep_more(bytes: usize) {
 /// Ends what [`keep_more`] began.
 pub(crate) fn keep_less(bytes: usize) {
     let mut kept = kept();
-    kept.limit = kept.limit.saturating_sub(bytes).max(KEEP);
-    let most = kept.limit;
+    kept.limit = kept.limit.saturating_sub(bytes);
+    let most = kept.most();
     let gone = kept.shrink(most);
     drop(kept);
     drop(gone);
@@ -174,10 +203,15 @@ struct Kept {
     /// In the order in which they came.
     shelf: VecDeque<(usize, Vec<u8>)>,
     bytes: usize,
+    /// What pools may take.
     limit: usize,
 }
 
 impl Kept {
+    fn most(&self) -> usize {
+        self.limit.saturating_add((ALONE.load(Relaxed) / 8).clamp(KEEP, KEEP_MOST))
+    }
+
     fn take(&mut self, capacity: usize, reuse: Reuse) -> Option<Vec<u8>> {
         let mut kept = self.shelf.iter();
         let at = match reuse {
@@ -186,6 +220,7 @@ impl Kept {
         };
         let (_, bytes) = self.shelf.remove(at?)?;
         self.bytes -= capacity;
+        BYTES.store(self.bytes, Relaxed);
         Some(bytes)
     }
 
@@ -198,12 +233,14 @@ impl Kept {
             self.bytes -= block.0;
             gone.push(block);
         }
+        BYTES.store(self.bytes, Relaxed);
         gone
     }
 
     fn put(&mut self, bytes: Vec<u8>, capacity: usize) {
-        if capacity >= KEEP_FROM && capacity.is_power_of_two() && self.bytes + capacity <= self.limit {
+        if capacity >= KEEP_FROM && capacity.is_power_of_two() && self.bytes + capacity <= self.most() {
             self.bytes += capacity;
+            BYTES.store(self.bytes, Relaxed);
             self.shelf.push_back((capacity, bytes));
         }
     }
@@ -229,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_newest_or_the_oldest_of_its_size_is_taken() {
-        let mut kept = Kept { shelf: VecDeque::new(), bytes: 0, limit: KEEP };
+        let mut kept = Kept { shelf: VecDeque::new(), bytes: 0, limit: 0 };
         for (mark, capacity) in [(1, 32 << 10), (2, 64 << 10), (3, 64 << 10), (4, 64 << 10), (5, 32 << 10)] {
             kept.put(vec![mark], capacity);
         }
@@ -245,7 +282,7 @@ mod tests {
         let many: Vec<_> = (0..100).map(|_| Block::allocate(64 << 10, Reuse::Oldest)).collect();
         drop(many);
         let kept = kept();
-        assert!(kept.bytes <= kept.limit);
+        assert!(kept.bytes <= kept.most());
         let sum: usize = kept.shelf.iter().map(|(capacity, _)| capacity).sum();
         assert_eq!(sum, kept.bytes);
     }

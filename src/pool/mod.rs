@@ -111,6 +111,7 @@ pub(crate) struct Followup {
 impl Pool {
     /// For a buffer that stands alone.
     pub(crate) fn private(options: &Options, platform: Arc<dyn Platform>) -> Arc<Self> {
+        block::came(options.limits.memory);
         Self::new(options, platform, RETAIN_ALONE, None, None)
     }
 

@@ -161,7 +161,7 @@ impl Pool {
                 disk.slots = SlotMap::new(self.geometry, self.limits.slots);
                 let State { armed, asks_at, close, .. } = disk.upkeep;
                 disk.upkeep = State { armed, asks_at, close, queued: true, ..State::default() };
-                if self.shared.is_some() && quiet {
+                if quiet {
                     block::trim();
                 }
                 return Chore::Close(file);
@@ -251,6 +251,8 @@ impl Drop for Pool {
     fn drop(&mut self) {
         if self.shared.is_some() {
             block::keep_less(self.limits.memory);
+        } else {
+            block::left(self.limits.memory);
         }
         // Freeing a large file takes tens of milliseconds a GiB: not on the thread that drops us.
         let disk = self.disk.get_mut().unwrap_or_else(PoisonError::into_inner);
