@@ -473,7 +473,8 @@ impl Core {
 
     /// The blocks to write next, as their first entry and number: those farthest from the reader, in
     /// one adjacent run; the earliest stay in memory, for they are wanted next. A read-back costs as
-    /// much as a write, so nothing is written while half of the memory is free.
+    /// much as a write, so nothing is written while most of the memory is free; but more than the writer waits for
+    /// is, so that it finds the disk at work when it has been woken.
     pub(super) fn to_write(&self) -> Option<(usize, usize)> {
         let waited_for = self.ends.writer_is_open() || !self.item.is_empty();
         let wanted = self.squeezed || (self.disk.spilling && waited_for && !self.disk.broken);
@@ -483,11 +484,13 @@ impl Core {
         let window = self.limits.memory - self.memory.lent();
         let free = self.memory.free();
         let tight = self.squeezed || self.memory.is_tight();
-        if !tight && free >= window / 2 && free >= self.reserved() + self.limits.block {
+        if !tight && free >= window * 3 / 4 && free >= self.reserved() + self.limits.block {
             return None;
         }
         let blocks = window / self.limits.block;
-        let batch = (blocks / 4).clamp(1, BATCH);
+        // A quarter of the window, so that the writer fills one while another is written; of a small one half, for the page
+        // cache takes short writes in small pieces.
+        let batch = (blocks / 4).max(4.min(blocks / 2)).clamp(1, BATCH);
         let found = self.adjacent_in_memory(blocks / 4, batch);
         // Where that leaves nothing, all but the block that the reader is at may go; and that too where
         // others need it.

@@ -11,7 +11,10 @@ mod upkeep;
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 #[cfg(any(test, fuzzing))]
@@ -57,6 +60,8 @@ pub(crate) struct Pool {
     lane: OnceLock<Arc<Lane>>,
     /// None for a buffer that stands alone: a pool of one.
     shared: Option<Box<Company>>,
+    /// A buffer stands alone, and counts among those for which freed blocks are kept.
+    counts: AtomicBool,
 }
 
 /// What only a pool of many has.
@@ -136,8 +141,10 @@ impl Pool {
         shared: Option<Box<Company>>,
     ) -> Arc<Self> {
         let geometry = Geometry::new(options.limits.block);
+        let counts = AtomicBool::new(shared.is_none());
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
+            counts,
             platform,
             place: options.place.clone(),
             geometry,
@@ -379,6 +386,7 @@ impl Pool {
 
     /// The buffer that this pool was made for has ended: the file goes as soon as nothing in it is live.
     pub(crate) fn close(&self) {
+        self.left();
         // Files are made by threads: with none asked for, there is no file and will be none.
         if self.shared.is_some() || self.lane.get().is_none() {
             return;
@@ -390,6 +398,13 @@ impl Pool {
         // Else whoever makes one sees it.
         if made {
             self.begin_upkeep();
+        }
+    }
+
+    /// The buffer that stands alone wants no more memory.
+    fn left(&self) {
+        if self.counts.swap(false, Ordering::Relaxed) {
+            block::left(self.limits.memory);
         }
     }
 

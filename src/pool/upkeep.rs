@@ -251,9 +251,8 @@ impl Drop for Pool {
     fn drop(&mut self) {
         if self.shared.is_some() {
             block::keep_less(self.limits.memory);
-        } else {
-            block::left(self.limits.memory);
         }
+        self.left();
         // Freeing a large file takes tens of milliseconds a GiB: not on the thread that drops us.
         let disk = self.disk.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let (Some(file), Some(lane)) = (disk.file.take(), self.lane.get()) {
