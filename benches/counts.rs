@@ -13,7 +13,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use gungraun::{Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
-use operations::{LONG, SHORT, STREAM, buffer};
+use operations::{LONG, ROW, SHORT, STREAM, buffer};
 use spillbuffer::{SpillReader, SpillWriter};
 
 /// Each operation is done this often: a multiple of the short writes that fill a block, so that whole lives of blocks
@@ -48,6 +48,15 @@ impl Writes {
 fn write_and_read(mut writes: Writes) -> Writes {
     for _ in 0..TIMES {
         writes.round();
+    }
+    writes
+}
+
+#[library_benchmark(setup = Writes::of)]
+#[bench::of_512_bytes(SHORT)]
+fn row(mut writes: Writes) -> Writes {
+    for _ in 0..TIMES / ROW {
+        operations::row(&mut writes.writer, &mut writes.reader, &writes.piece, &mut writes.into);
     }
     writes
 }
@@ -117,7 +126,7 @@ fn stream(mut streams: Streams) -> Streams {
     streams
 }
 
-library_benchmark_group!(name = small; benchmarks = write_and_read, write_and_take, create_and_drop, stream);
+library_benchmark_group!(name = small; benchmarks = write_and_read, row, write_and_take, create_and_drop, stream);
 
 main!(
     config = LibraryBenchmarkConfig::default()

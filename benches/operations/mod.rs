@@ -12,6 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A write that is short beside a block.
 pub(crate) const SHORT: usize = 512;
+/// How many short ones are written before they are read.
+#[allow(dead_code, reason = "only the counts need it")]
+pub(crate) const ROW: usize = 64;
 /// A write as long as a block.
 pub(crate) const LONG: usize = 64 << 10;
 /// All that passes through a short-lived buffer.
@@ -31,6 +34,18 @@ pub(crate) fn write_and_read(
 ) {
     at_once(writer.write_all(black_box(piece))).unwrap();
     at_once(reader.read_exact(&mut into[..piece.len()])).unwrap();
+    black_box(into);
+}
+
+/// Writes `piece` several times in a row, then reads it back as often.
+#[allow(dead_code, reason = "only the counts need it")]
+pub(crate) fn row(writer: &mut SpillWriter, reader: &mut SpillReader, piece: &[u8], into: &mut [u8]) {
+    for _ in 0..ROW {
+        at_once(writer.write_all(black_box(piece))).unwrap();
+    }
+    for _ in 0..ROW {
+        at_once(reader.read_exact(&mut into[..piece.len()])).unwrap();
+    }
     black_box(into);
 }
 

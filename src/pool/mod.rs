@@ -54,7 +54,8 @@ pub(crate) struct Pool {
     /// Bytes that are kept warm for reuse.
     retain: u64,
     min_free_space: Option<MinFreeSpace>,
-    disk: Mutex<Disk>,
+    /// Made when it is first asked for: most buffers never do.
+    disk: OnceLock<Box<Mutex<Disk>>>,
     /// Held while a file is made, which may take as long as the disk likes; never with `disk`.
     creating: Mutex<()>,
     lane: OnceLock<Arc<Lane>>,
@@ -151,14 +152,7 @@ impl Pool {
             limits: options.limits,
             retain,
             min_free_space,
-            disk: Mutex::new(Disk {
-                file: None,
-                slots: SlotMap::new(geometry, options.limits.slots),
-                queue: Queue::new(),
-                peak: 0,
-                spare: if min_free_space.is_some() { 0 } else { u64::MAX },
-                upkeep: State::default(),
-            }),
+            disk: OnceLock::new(),
             creating: Mutex::new(()),
             lane: OnceLock::new(),
             shared,
@@ -410,6 +404,9 @@ impl Pool {
 
     /// Bytes that the file occupies, trailers included, by the count of slots.
     pub(crate) fn file_bytes(&self) -> u64 {
+        if self.disk.get().is_none() {
+            return 0;
+        }
         let disk = self.lock();
         if disk.file.is_none() {
             return 0;
@@ -427,6 +424,16 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+        let disk = self.disk.get_or_init(|| {
+            Box::new(Mutex::new(Disk {
+                file: None,
+                slots: SlotMap::new(self.geometry, self.limits.slots),
+                queue: Queue::new(),
+                peak: 0,
+                spare: if self.min_free_space.is_some() { 0 } else { u64::MAX },
+                upkeep: State::default(),
+            }))
+        });
+        disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -254,7 +254,8 @@ impl Drop for Pool {
         }
         self.left();
         // Freeing a large file takes tens of milliseconds a GiB: not on the thread that drops us.
-        let disk = self.disk.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(disk) = self.disk.get_mut() else { return };
+        let disk = disk.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let (Some(file), Some(lane)) = (disk.file.take(), self.lane.get()) {
             // Where no thread can be started it is freed here after all.
             let _ = lane.submit(Arc::new(Closing(Mutex::new(Some(file)))));

@@ -14,7 +14,7 @@ use std::{
     ops::{Deref, DerefMut},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -115,7 +115,8 @@ impl Waiter {
 
 impl Shared {
     pub(crate) fn new(options: &Options) -> Arc<Self> {
-        Self::on(options, Arc::new(System))
+        static SYSTEM: LazyLock<Arc<System>> = LazyLock::new(|| Arc::new(System));
+        Self::on(options, SYSTEM.clone())
     }
 
     pub(crate) fn on(options: &Options, platform: Arc<dyn Platform>) -> Arc<Self> {

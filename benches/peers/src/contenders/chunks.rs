@@ -1,28 +1,27 @@
-//! Pieces that are handed on whole, with a reader that keeps up. The writer has them already and clones them, so no byte need
-//! be copied.
+//! A reader that keeps up and takes `Bytes`.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::{io::AsyncWriteExt, sync::mpsc::unbounded_channel};
 
 use super::{Job, runtime};
 use crate::content::Check;
 
-/// `write_bytes` and `next_chunk`.
+/// Written as into any pipe, from one piece of memory that is named anew each time, and read by `next_chunk`.
 pub(crate) fn spillbuffer_chunks(job: Job) -> Duration {
-    let items = Items::new(job);
     runtime().block_on(async {
         let started = Instant::now();
         let (mut writer, mut reader) = job.buffer();
         let writing = tokio::spawn(async move {
+            let mut source = job.source();
             for at in job.offsets() {
-                writer.write_bytes(items.next(at)).await.unwrap();
+                writer.write_all(source.at(at)).await.unwrap();
             }
             writer.finish().unwrap();
         });
         let reading = tokio::spawn(async move {
-            let mut check = Items::check(job);
+            let mut check = job.check();
             while let Some(chunk) = reader.next_chunk().await.unwrap() {
                 check.take(&chunk);
             }
@@ -34,7 +33,7 @@ pub(crate) fn spillbuffer_chunks(job: Job) -> Duration {
     })
 }
 
-/// tokio's unbounded channel.
+/// tokio's unbounded channel. The writer has the pieces already and clones them, so no byte is copied.
 pub(crate) fn channel_chunks(job: Job) -> Duration {
     let items = Items::new(job);
     runtime().block_on(async {

@@ -17,7 +17,7 @@ pub(crate) enum Work {
     Backlog,
     /// The reader keeps up.
     Pipe,
-    /// The same, with pieces that are handed on whole.
+    /// The same, read as `Bytes`.
     Chunks,
     /// The same, in small pieces.
     Small,
@@ -34,7 +34,7 @@ impl Work {
         match self {
             Self::Backlog => "nobody reads until all is written, 64 KiB pieces",
             Self::Pipe => "reader keeps up, 64 KiB pieces",
-            Self::Chunks => "reader keeps up, pieces handed on as Bytes",
+            Self::Chunks => "reader keeps up and takes Bytes, 64 KiB pieces",
             Self::Small => "reader keeps up, 512-byte pieces",
             Self::Short => "streams of 4 KiB, one after another",
             Self::Writer => "the writer alone, 64 KiB pieces",
