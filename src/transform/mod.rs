@@ -10,6 +10,7 @@
 //! | [`Inspect`] | shows each piece to a closure | |
 //! | [`Limit`] | refuses more than so many bytes | |
 //! | [`Peek`] | shows the head to a parser | (the parser's, early, from [`Peeked`]) |
+//! | `Compress`, `Decompress` | gzip, zstd (feature `compression`), `bzip2`, `xz` (features of their own) | what it was |
 //! | `Digest` | hashes what passes (feature `digest`) | the digest |
 //!
 //! # Example
@@ -28,6 +29,8 @@
 //! ```
 
 mod clock;
+#[cfg(feature = "compression")]
+mod compression;
 #[cfg(feature = "digest")]
 mod digest;
 mod error;
@@ -46,6 +49,8 @@ use std::{error::Error, io, time::Duration};
 
 use bytes::Bytes;
 
+#[cfg(feature = "compression")]
+pub use self::compression::{Compress, Decompress, DecompressError, Decompressed, Format, Level};
 #[cfg(feature = "digest")]
 pub use self::digest::Digest;
 pub use self::{
