@@ -10,6 +10,7 @@ use std::{
     convert::Infallible,
     error::Error,
     fmt, io, mem,
+    num::NonZeroU64,
     pin::{Pin, pin},
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
@@ -19,8 +20,9 @@ use std::{
 use bytes::{Buf, Bytes};
 use futures_util::{SinkExt, StreamExt, stream};
 use spillbuffer::transform::{
-    Contract, Flow, Head, Inspect, Limit, LimitExceeded, Output, PassThrough, Peek, PeekError, Transform,
-    TransformError, TransformReader, TransformWriter,
+    Contract, Counter, Flow, Head, Inspect, Limit, LimitExceeded, LineTooLong, Lines, Map, Output, PassThrough, Peek,
+    PeekError, Peeked, Prefix, Progress, ReadSource, Suffix, Throttle, Transform, TransformError, TransformReader,
+    TransformWriter, WriteDrain,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wild::{MANNERS, Manner, Planned, WildReader, WildWriter, run};
@@ -180,6 +182,155 @@ fn peek_tells_that_the_stream_was_cut_as_soon_as_it_is() {
     let (peek, value) = Peek::new(100, |_: &Head<'_>| Ok::<Option<()>, Infallible>(None));
     drop(TransformReader::new(&b""[..], peek));
     assert!(matches!(run(value), Err(PeekError::Cut { seen: 0, .. })));
+}
+
+#[test]
+fn map_hands_on_what_its_closure_makes_and_fails_with_it() {
+    let turned = |chunk: Bytes| Ok::<_, Planned>(chunk.iter().map(|byte| !byte).collect());
+    let expected: Vec<u8> = noise(100).iter().map(|byte| !byte).collect();
+    matrix::becomes(|| Map::new(turned), noise(100), &expected, |()| ());
+    // What makes nothing of a chunk is no end.
+    matrix::becomes(|| Map::new(|_| Ok::<_, Planned>(Bytes::new())), noise(100), b"", |()| ());
+    let fails = || {
+        let mut left = 21;
+        Map::new(move |mut chunk: Bytes| {
+            if left == 0 {
+                return Err(Planned(3));
+            }
+            chunk.truncate(left);
+            left -= chunk.len();
+            Ok(chunk)
+        })
+    };
+    let tail = |error: &TransformError| assert_eq!(error.find(), Some(&Planned(3)));
+    // Of one great chunk there is no second call, so there must be several.
+    let manner = Manner { piece: 7, pending: true, fail_at: None };
+    let mut got = Vec::new();
+    let end = run(TransformReader::new(WildReader::new(noise(100), manner), fails()).read_to_end(&mut got));
+    tail(TransformError::from_io(&end.unwrap_err()).unwrap());
+    assert_eq!(got, noise(21));
+}
+
+#[test]
+fn prefix_and_suffix_stand_at_an_empty_stream_too() {
+    for input in [noise(0), noise(100)] {
+        matrix::becomes(|| Prefix::new("head"), input.clone(), &[b"head", &input[..]].concat(), |()| ());
+        matrix::becomes(|| Suffix::new("tail"), input.clone(), &[&input[..], b"tail"].concat(), |()| ());
+    }
+}
+
+#[test]
+fn no_suffix_follows_a_stream_that_was_cut() {
+    let source = WildReader::new(noise(100), Manner { piece: 10, pending: false, fail_at: Some(4) });
+    let mut got = Vec::new();
+    run(TransformReader::new(source, Suffix::new("tail")).read_to_end(&mut got)).unwrap_err();
+    assert_eq!(got, noise(40));
+}
+
+#[test]
+fn lines_come_one_a_chunk_and_change_no_byte() {
+    let mut many = b"one\n\n\nfour\n".to_vec();
+    many.extend_from_slice(&"\n".repeat(200).into_bytes());
+    for (input, count) in [(&b""[..], 0), (b"\n", 1), (b"one", 1), (b"one\ntwo", 2), (b"one\ntwo\n", 2), (&many, 204)] {
+        matrix::becomes(|| Lines::new(4), input.to_vec(), input, |lines| assert_eq!(lines, count));
+        for manner in MANNERS {
+            let reader = TransformReader::new(WildReader::new(input.to_vec(), manner), Lines::new(4));
+            let lines: Vec<Bytes> = run(reader.into_stream().map(Result::unwrap).collect());
+            let expected: Vec<&[u8]> = input.split_inclusive(|byte| *byte == b'\n').collect();
+            assert_eq!(lines, expected);
+        }
+    }
+}
+
+#[test]
+fn a_line_that_is_too_long_is_named() {
+    for input in ["1\n2\n12345", "1\n2\n12345\n", "1\n2\n123456789\n"] {
+        matrix::fails(
+            || Lines::new(4),
+            input,
+            b"1\n2\n",
+            |error| {
+                let error = error.find::<LineTooLong>().unwrap();
+                assert_eq!((error.line, error.limit), (3, 4));
+                assert!(error.to_string().contains("line 3 is longer than the limit of 4 bytes"));
+            },
+        );
+    }
+    matrix::becomes(|| Lines::new(4), "1234\n1234", b"1234\n1234", |lines| assert_eq!(lines, 2));
+}
+
+#[test]
+fn counter_counts_and_shows_it() {
+    let shown = Mutex::new(None);
+    let counter = || {
+        let (counter, progress) = Counter::new(None);
+        *shown.lock().unwrap() = Some(progress);
+        counter
+    };
+    matrix::becomes(counter, noise(300), &noise(300), |count| {
+        let progress = shown.lock().unwrap().take().unwrap();
+        assert_eq!((count, progress.bytes(), progress.is_ended()), (300, 300, true));
+    });
+}
+
+fn paused<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(future)
+}
+
+#[test]
+fn progress_tells_rate_and_rest() {
+    paused(async {
+        let (counter, progress) = Counter::new(Some(1000));
+        let mut writer = TransformWriter::new(tokio::io::sink(), counter);
+        assert_eq!((progress.rate(), progress.eta(), progress.is_ended()), (None, None, false));
+        writer.write_all(&noise(100)).await.unwrap();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        writer.write_all(&noise(100)).await.unwrap();
+        assert_eq!((progress.elapsed(), progress.rate()), (Duration::from_secs(10), Some(20.0)));
+        assert_eq!(progress.eta(), Some(Duration::from_secs(40)));
+    });
+}
+
+#[test]
+fn throttle_holds_to_its_rate_and_changes_nothing() {
+    paused(async {
+        for (rate, len) in [(1, 5), (1000, 3000), (1_000_000, 2_500_000), (u64::MAX, 1_000_000)] {
+            let throttle = || Throttle::new(NonZeroU64::new(rate).unwrap());
+            #[allow(clippy::cast_precision_loss, reason = "a time")]
+            let expected = len as f64 / rate as f64;
+            // A twentieth of a second goes at once, and each wait may be a millisecond too long.
+            let range = (expected - 0.06).max(0.0)..=expected * 1.02 + 0.002;
+            let input = noise(len);
+
+            let begun = tokio::time::Instant::now();
+            let mut got = Vec::new();
+            TransformReader::new(&input[..], throttle()).read_to_end(&mut got).await.unwrap();
+            assert!(got == input);
+            let took = begun.elapsed().as_secs_f64() + if rate == 1 { 1.0 } else { 0.0 };
+            assert!(range.contains(&took), "{rate}: {took} s, {range:?}");
+
+            let begun = tokio::time::Instant::now();
+            let mut writer = TransformWriter::new(Vec::new(), throttle());
+            writer.write_all(&input).await.unwrap();
+            writer.shutdown().await.unwrap();
+            let took = begun.elapsed().as_secs_f64() + if rate == 1 { 1.0 } else { 0.0 };
+            assert!(writer.into_inner() == input && range.contains(&took), "{rate}: {took} s, {range:?}");
+        }
+    });
+}
+
+#[test]
+fn what_a_throttle_did_not_use_is_not_saved_up() {
+    paused(async {
+        let mut writer = TransformWriter::new(Vec::new(), Throttle::new(NonZeroU64::new(1000).unwrap()));
+        writer.write_all(&noise(10)).await.unwrap();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let begun = tokio::time::Instant::now();
+        writer.write_all(&noise(1000)).await.unwrap();
+        writer.flush().await.unwrap();
+        assert!(begun.elapsed() > Duration::from_millis(850), "{:?}", begun.elapsed());
+    });
 }
 
 // ---- the contract of a transform ----
@@ -517,11 +668,11 @@ fn every_error_says_what_happened() {
     }
 }
 
-fn _handles_can_be_sent_anywhere() {
-    fn sound<T: Send + Sync + Unpin + 'static>() {}
-    sound::<TransformReader<spillbuffer::transform::ReadSource<tokio::io::Empty>, PassThrough>>();
-    sound::<TransformWriter<spillbuffer::transform::WriteDrain<tokio::io::Sink>, PassThrough>>();
+const _: () = {
+    const fn sound<T: Send + Sync + Unpin + fmt::Debug + 'static>() {}
+    sound::<TransformReader<ReadSource<tokio::io::Empty>, PassThrough>>();
+    sound::<TransformWriter<WriteDrain<tokio::io::Sink>, PassThrough>>();
     sound::<TransformError>();
-    fn shown<T: fmt::Debug>() {}
-    shown::<PeekError>();
-}
+    sound::<Peeked<u8>>();
+    sound::<Progress>();
+};

@@ -10,6 +10,11 @@
 //! | [`Inspect`] | shows each piece to a closure | |
 //! | [`Limit`] | refuses more than so many bytes | |
 //! | [`Peek`] | shows the head to a parser | (the parser's, early, from [`Peeked`]) |
+//! | [`Map`] | puts each chunk through a closure | |
+//! | [`Lines`] | makes each line a chunk, of bounded length | how many there were |
+//! | [`Prefix`], [`Suffix`] | put bytes in front, behind | |
+//! | [`Counter`] | counts, and shows it in [`Progress`] | the count |
+//! | [`Throttle`] | holds to a rate | |
 //! | `Compress`, `Decompress` | gzip, zstd (feature `compression`), `bzip2`, `xz` (features of their own) | what it was |
 //! | `Digest` | hashes what passes (feature `digest`) | the digest |
 //!
@@ -28,14 +33,18 @@
 //! # std::io::Result::Ok(())
 //! ```
 
+mod affix;
 mod clock;
 #[cfg(feature = "compression")]
 mod compression;
+mod counter;
 #[cfg(feature = "digest")]
 mod digest;
 mod error;
 mod inspect;
 mod limit;
+mod lines;
+mod map;
 mod output;
 mod pass_through;
 mod peek;
@@ -43,6 +52,7 @@ mod reader;
 mod sink;
 mod stage;
 mod stream;
+mod throttle;
 mod writer;
 
 use std::{error::Error, io, time::Duration};
@@ -54,15 +64,20 @@ pub use self::compression::{Compress, Decompress, DecompressError, Decompressed,
 #[cfg(feature = "digest")]
 pub use self::digest::Digest;
 pub use self::{
+    affix::{Prefix, Suffix},
+    counter::{Counter, Progress},
     error::{Contract, TransformError},
     inspect::Inspect,
     limit::{Limit, LimitExceeded},
+    lines::{LineTooLong, Lines},
+    map::Map,
     output::Output,
     pass_through::PassThrough,
     peek::{Head, Peek, PeekError, Peeked},
     reader::TransformReader,
     sink::TransformSink,
     stream::TransformStream,
+    throttle::Throttle,
     writer::TransformWriter,
 };
 pub use crate::{

@@ -235,15 +235,15 @@ impl Wake for Wakes {
 /// that it is woken.
 #[track_caller]
 pub fn run<F: Future>(future: F) -> F::Output {
-    let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
-    let waker = Waker::from(Arc::clone(&wakes));
+    let count = Arc::new(Wakes(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&count));
     let mut future = pin!(future);
     for _ in 0..MOST_POLLS {
-        let before = wakes.0.load(Ordering::SeqCst);
+        let before = count.0.load(Ordering::SeqCst);
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
         }
-        assert!(wakes.0.load(Ordering::SeqCst) > before, "it hangs: pending, and nobody will wake it");
+        assert!(count.0.load(Ordering::SeqCst) > before, "it hangs: pending, and nobody will wake it");
     }
     panic!("it hangs: polled {MOST_POLLS} times");
 }
