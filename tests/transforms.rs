@@ -24,6 +24,7 @@ use spillbuffer::transform::{
     PeekError, Peeked, Prefix, Progress, ReadSource, Suffix, Throttle, Transform, TransformError, TransformReader,
     TransformWriter, WriteDrain,
 };
+use spillbuffer::{SpillBuffer, SpillError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wild::{MANNERS, Manner, Planned, WildReader, WildWriter, run};
 
@@ -459,12 +460,16 @@ fn a_transform_that_has_had_enough_ends_the_stream_and_reads_no_further() {
         run(reader.read_to_end(&mut got)).unwrap();
         assert_eq!(got, noise(14));
         assert_eq!(reader.get_ref().calls(), 14_usize.div_ceil(manner.piece));
+        assert!(reader.is_stopped());
+        let read = 14 + reader.rest().len();
+        assert_eq!((&reader.rest()[..], read), (&noise(100)[14..read], reader.get_ref().given()));
         assert_eq!(reader.into_value().unwrap(), "enough");
 
         let mut writer = TransformWriter::new(WildWriter::new(manner), Take(14));
-        run(writer.write_all(&noise(14))).unwrap();
+        run(writer.write_all(&noise(20))).unwrap();
         run(writer.flush()).unwrap();
         assert!(writer.is_stopped());
+        assert_eq!(writer.rest(), &noise(20)[14..]);
         let error = run(writer.write(b"more")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert!(matches!(TransformError::from_io(&error), Some(TransformError::Stopped)));
@@ -653,6 +658,61 @@ fn a_wait_outside_a_runtime_is_an_error_and_no_panic() {
     let waits = says(|_: &mut Bytes, _: &mut Output| Ok(Flow::Wait(Duration::from_secs(1))));
     let error = run(TransformReader::new(&b"x"[..], waits).read_u8()).unwrap_err();
     assert!(matches!(TransformError::from_io(&error), Some(TransformError::NoRuntime)));
+}
+
+/// A runtime may keep no time, and tokio's own sleep then panics.
+#[test]
+fn a_wait_in_a_runtime_without_time_is_an_error_and_no_panic() {
+    let waits = says(|_: &mut Bytes, _: &mut Output| Ok(Flow::Wait(Duration::from_secs(1))));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let error = runtime.block_on(TransformReader::new(&b"x"[..], waits).next_chunk()).unwrap_err();
+    assert!(matches!(error, TransformError::NoRuntime));
+}
+
+#[test]
+fn an_item_sent_unasked_is_refused_and_nothing_is_lost() {
+    let mut sink = TransformWriter::from_sink(WildWriter::new(MANNERS[3]), PassThrough::new()).into_sink();
+    run(sink.feed(Bytes::from_static(b"one"))).unwrap();
+    let refused = sink.start_send_unpin(Bytes::from_static(b"two"));
+    assert!(matches!(refused, Err(TransformError::NotReady)));
+    run(sink.send(Bytes::from_static(b"three"))).unwrap();
+    run(sink.close()).unwrap();
+    assert_eq!(sink.get_ref().get_ref().got, b"onethree");
+    let refused = sink.start_send_unpin(Bytes::from_static(b"four"));
+    assert!(matches!(refused, Err(TransformError::Finished)));
+}
+
+// ---- beside a spill buffer ----
+
+#[test]
+fn chunks_go_through_a_spill_buffer_and_a_transform_at_each_side() {
+    let (writer, reader) = SpillBuffer::new().into_split();
+    let mut sink = TransformWriter::from_sink(writer.into_sink(), Limit::new(1000));
+    run(sink.write_all(&noise(1000))).unwrap();
+    run(sink.shutdown()).unwrap();
+    let mut got = Vec::new();
+    run(TransformReader::from_stream(reader.into_stream(), PassThrough::new()).read_to_end(&mut got)).unwrap();
+    assert_eq!(got, noise(1000));
+}
+
+#[test]
+fn a_spill_buffer_behind_a_transform_that_failed_or_was_dropped_is_cut() {
+    for fails in [true, false] {
+        let (writer, reader) = SpillBuffer::new().into_split();
+        let mut sink = TransformWriter::from_sink(writer.into_sink(), Limit::new(10));
+        run(sink.write_all(&noise(if fails { 11 } else { 10 }))).unwrap();
+        assert_eq!(run(sink.flush()).is_err(), fails);
+        if fails {
+            run(sink.shutdown()).unwrap_err();
+        }
+        drop(sink);
+        let mut reader = TransformReader::from_stream(reader.into_stream(), Limit::new(10));
+        let mut got = Vec::new();
+        let error = run(reader.read_to_end(&mut got)).unwrap_err();
+        assert_eq!((got, error.kind()), (noise(10), io::ErrorKind::UnexpectedEof));
+        let error = TransformError::from_io(&error).unwrap();
+        assert!(matches!(error.find(), Some(SpillError::WriterDropped)), "{error:?}");
+    }
 }
 
 #[test]

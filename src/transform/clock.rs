@@ -1,6 +1,7 @@
 //! The time of the shells: tokio's, so that a test may pause it. Never starts a runtime.
 
 use std::{
+    panic::catch_unwind,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -25,9 +26,10 @@ impl Pause {
     ///
     /// There is no runtime to wait in.
     pub(crate) fn begin(&mut self, wait: Duration) -> Result<(), TransformError> {
-        // Without a runtime, tokio's sleep panics.
+        // Without a runtime tokio's sleep panics, and so it does in one that keeps no time, which cannot be asked.
         Handle::try_current().map_err(|_| TransformError::NoRuntime)?;
-        self.sleep = Some(Box::pin(tokio::time::sleep(wait)));
+        let sleep = catch_unwind(|| Box::pin(tokio::time::sleep(wait))).map_err(|_| TransformError::NoRuntime)?;
+        self.sleep = Some(sleep);
         Ok(())
     }
 

@@ -20,7 +20,7 @@ type Cause = Arc<dyn Error + Send + Sync>;
 /// | [`Failed`](Self::Failed) | [`Transform::error_kind`](super::Transform::error_kind) |
 /// | [`Source`](Self::Source), [`Sink`](Self::Sink) | the kind of the cause, where it has one; else `Other` |
 /// | [`Stopped`](Self::Stopped), [`Finished`](Self::Finished) | `BrokenPipe` |
-/// | [`Contract`](Self::Contract), [`NotEnded`](Self::NotEnded), [`NoRuntime`](Self::NoRuntime) | `Other` |
+/// | the others | `Other` |
 ///
 /// `Interrupted` and `WouldBlock` become `Other`: they ask to try again, and a failure is final.
 ///
@@ -76,10 +76,13 @@ pub enum TransformError {
     Stopped,
     /// A write came after `shutdown`.
     Finished,
+    /// An item was sent to a [`TransformSink`](super::TransformSink) that had not said it was ready. It was
+    /// not taken; this one error is not final.
+    NotReady,
     /// The value was asked for before the stream had ended.
     NotEnded,
-    /// The transform asks to wait ([`Flow::Wait`](super::Flow::Wait)), and there is no tokio runtime to do
-    /// so in.
+    /// The transform asks to wait ([`Flow::Wait`](super::Flow::Wait)), and there is no tokio runtime with
+    /// its time enabled to do so in.
     NoRuntime,
 }
 
@@ -131,7 +134,7 @@ impl TransformError {
             Self::Failed { kind, .. } => terminal(*kind),
             Self::Source { cause } | Self::Sink { cause } => kind_of(&**cause).unwrap_or(io::ErrorKind::Other),
             Self::Stopped | Self::Finished => io::ErrorKind::BrokenPipe,
-            Self::Contract { .. } | Self::NotEnded | Self::NoRuntime => io::ErrorKind::Other,
+            Self::Contract { .. } | Self::NotReady | Self::NotEnded | Self::NoRuntime => io::ErrorKind::Other,
         }
     }
 
@@ -161,8 +164,11 @@ impl fmt::Display for TransformError {
             }
             Self::Stopped => f.write_str("written to after the transform had had enough"),
             Self::Finished => f.write_str("written to after the shutdown"),
+            Self::NotReady => f.write_str("sent to before it was ready"),
             Self::NotEnded => f.write_str("the transform's value was asked for before the stream had ended"),
-            Self::NoRuntime => f.write_str("the transform asks to wait, and there is no tokio runtime to wait in"),
+            Self::NoRuntime => {
+                f.write_str("the transform asks to wait, and there is no tokio runtime with its time enabled")
+            }
         }
     }
 }

@@ -34,7 +34,7 @@
 //! ```
 
 mod affix;
-mod clock;
+pub(crate) mod clock;
 #[cfg(feature = "compression")]
 mod compression;
 mod counter;
@@ -50,7 +50,7 @@ mod pass_through;
 mod peek;
 mod reader;
 mod sink;
-mod stage;
+pub(crate) mod stage;
 mod stream;
 mod throttle;
 mod writer;

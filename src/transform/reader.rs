@@ -70,7 +70,7 @@ impl<R: AsyncRead + Unpin, T: Transform> TransformReader<ReadSource<R>, T> {
 }
 
 impl<R: AsyncBufRead + Unpin, T: Transform> TransformReader<BufReadSource<R>, T> {
-    /// Around an [`AsyncBufRead`]: what its buffer holds beyond the transform's needs stays there.
+    /// Around an [`AsyncBufRead`], in chunks of what its buffer shows.
     pub fn from_buf_read(reader: R, transform: T) -> Self {
         Self::from_source(BufReadSource::new(reader), transform)
     }
@@ -126,6 +126,17 @@ impl<S: Source, T: Transform> TransformReader<S, T> {
     #[must_use]
     pub fn into_stream(self) -> TransformStream<S, T> {
         TransformStream::new(self)
+    }
+
+    /// Whether the transform has had enough, so that the stream ends before its source does.
+    pub fn is_stopped(&self) -> bool {
+        self.stage.is_stopped()
+    }
+
+    /// What was read from the source and the transform has not taken, once it has
+    /// [stopped](Self::is_stopped): whoever goes on with the source begins with this.
+    pub fn rest(&self) -> &Bytes {
+        self.stage.rest()
     }
 
     /// What the transform leaves behind: a digest, a count.

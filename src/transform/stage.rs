@@ -72,9 +72,14 @@ impl<T: Transform> Stage<T> {
         self.output = Output::new(limit, self.output.clock());
     }
 
-    /// More input, after [`Step::NeedInput`]. After the end it is dropped.
+    /// Whether it has said [`Step::NeedInput`], and was given none since.
+    pub(crate) fn needs_input(&self) -> bool {
+        matches!(self.state, State::Idle) && self.wait.is_none() && self.output.is_empty()
+    }
+
+    /// More input, while it [needs](Self::needs_input) some.
     pub(crate) fn push(&mut self, chunk: Bytes) {
-        debug_assert!(!matches!(self.state, State::Transforming | State::Flushing | State::Finishing), "not asked for");
+        debug_assert!(self.needs_input(), "not asked for");
         if matches!(self.state, State::Idle) && !chunk.is_empty() {
             self.input = chunk;
             self.unflushed = true;
@@ -82,7 +87,7 @@ impl<T: Transform> Stage<T> {
         }
     }
 
-    /// After [`Step::NeedInput`]: what the transform holds back is to be put out now.
+    /// While it needs input: what the transform holds back is to be put out now.
     pub(crate) fn flush_input(&mut self) {
         // A transform that marks a flush in its output must not be asked twice for the same bytes.
         if matches!(self.state, State::Idle) && mem::take(&mut self.unflushed) {
@@ -90,7 +95,7 @@ impl<T: Transform> Stage<T> {
         }
     }
 
-    /// After [`Step::NeedInput`]: the input has ended cleanly.
+    /// While it needs input: there is none, it has ended cleanly.
     pub(crate) fn end_input(&mut self) {
         debug_assert!(!matches!(self.state, State::Transforming | State::Flushing), "the input is not used up");
         if matches!(self.state, State::Idle) {
@@ -158,6 +163,11 @@ impl<T: Transform> Stage<T> {
         matches!(self.state, State::Ended { stopped: true })
     }
 
+    /// What it was given and the transform has not taken: what is left after it has stopped.
+    pub(crate) fn rest(&self) -> &Bytes {
+        &self.input
+    }
+
     /// What the transform leaves behind.
     ///
     /// # Errors
@@ -216,10 +226,7 @@ impl<T: Transform> Stage<T> {
             Flow::Wait(wait) => self.wait = Some(wait),
             Flow::Continue if matches!(self.state, State::Finishing) => self.state = State::Ended { stopped: false },
             Flow::Continue => self.state = State::Idle,
-            Flow::Stop => {
-                self.state = State::Ended { stopped: true };
-                self.input = Bytes::new();
-            }
+            Flow::Stop => self.state = State::Ended { stopped: true },
         }
     }
 }
@@ -227,5 +234,123 @@ impl<T: Transform> Stage<T> {
 impl<T: Transform> fmt::Debug for Stage<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stage").field("state", &self.state).field("taken", &self.taken).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+
+    use super::*;
+    use crate::transform::{Limit, LimitExceeded, PassThrough};
+
+    struct Says<F>(F);
+
+    impl<F: FnMut(&mut Bytes, &mut Output) -> Flow> Transform for Says<F> {
+        type Value = ();
+        type Error = std::convert::Infallible;
+
+        fn transform(&mut self, input: &mut Bytes, output: &mut Output) -> Result<Flow, Self::Error> {
+            Ok((self.0)(input, output))
+        }
+
+        fn into_value(self) {}
+    }
+
+    fn stage<F: FnMut(&mut Bytes, &mut Output) -> Flow>(says: F) -> Stage<Says<F>> {
+        Stage::new(Says(says), Instant::now)
+    }
+
+    #[test]
+    fn what_was_put_before_a_wait_comes_before_it_and_the_wait_is_not_forgotten() {
+        let mut stage = stage(|input, output| {
+            if input.is_empty() {
+                return Flow::Continue;
+            }
+            output.pass(input.split_to(1));
+            Flow::Wait(Duration::from_secs(1))
+        });
+        assert!(matches!(stage.next(), Ok(Step::NeedInput)));
+        stage.push(Bytes::from_static(b"ab"));
+        for byte in ["a", "b"] {
+            assert!(matches!(stage.next(), Ok(Step::Chunk(chunk)) if chunk == byte));
+            assert!(matches!(stage.next(), Ok(Step::Wait(wait)) if wait == Duration::from_secs(1)));
+        }
+        assert!(matches!(stage.next(), Ok(Step::NeedInput)));
+        stage.end_input();
+        for _ in 0..3 {
+            assert!(matches!(stage.next(), Ok(Step::End)));
+        }
+        assert!(stage.into_value().is_ok());
+    }
+
+    #[test]
+    fn a_stage_that_is_aborted_gives_nothing_more_and_repeats_why() {
+        let mut stage = stage(|input, output| {
+            output.pass(mem::take(input));
+            Flow::Stop
+        });
+        stage.push(Bytes::from_static(b"abc"));
+        stage.call();
+        stage.abort(TransformError::Finished);
+        for _ in 0..3 {
+            assert!(matches!(stage.next(), Err(TransformError::Finished)));
+        }
+        assert!(matches!(stage.check(), Err(TransformError::Finished)));
+        stage.fail(TransformError::Stopped);
+        assert!(matches!(stage.into_value(), Err(TransformError::Finished)), "the first error wins");
+    }
+
+    #[test]
+    fn an_error_waits_for_the_good_bytes_before_it_and_releases_the_transform_at_once() {
+        let held = std::sync::Arc::new(());
+        let holds = std::sync::Arc::clone(&held);
+        let mut stage = stage(move |input, output| {
+            let _ = &holds;
+            output.pass(input.split_to(1));
+            Flow::Continue
+        });
+        stage.push(Bytes::from_static(b"ab"));
+        assert!(matches!(stage.next(), Ok(Step::Chunk(chunk)) if chunk == "a"));
+        assert_eq!(std::sync::Arc::strong_count(&held), 1, "it is held on to");
+        for _ in 0..3 {
+            let Err(error) = stage.next() else { panic!("no error") };
+            assert!(matches!(error, TransformError::Contract { broken: Contract::InputLeft, taken: 1 }));
+        }
+    }
+
+    /// What a pipeline makes of stages of every kind.
+    trait AnyStage: Send {
+        fn push(&mut self, chunk: Bytes);
+        fn next(&mut self) -> Result<Step, TransformError>;
+        fn into_value(self: Box<Self>) -> Result<Box<dyn Any + Send>, TransformError>;
+    }
+
+    impl<T: Transform + Send> AnyStage for Stage<T> {
+        fn push(&mut self, chunk: Bytes) {
+            self.push(chunk);
+        }
+
+        fn next(&mut self) -> Result<Step, TransformError> {
+            self.next()
+        }
+
+        fn into_value(self: Box<Self>) -> Result<Box<dyn Any + Send>, TransformError> {
+            (*self).into_value().map(|value| Box::new(value) as _)
+        }
+    }
+
+    #[test]
+    fn stages_of_different_kinds_can_stand_in_one_list() {
+        let mut stages: [Box<dyn AnyStage>; 2] =
+            [Box::new(Stage::new(PassThrough::new(), Instant::now)), Box::new(Stage::new(Limit::new(1), Instant::now))];
+        for stage in &mut stages {
+            stage.push(Bytes::from_static(b"ab"));
+            assert!(matches!(stage.next(), Ok(Step::Chunk(_))));
+        }
+        let [pass, limit] = stages;
+        assert!(matches!(pass.into_value(), Err(TransformError::NotEnded)));
+        let error = limit.into_value().err().and_then(|error| error.find::<LimitExceeded>().copied());
+        assert_eq!(error.map(|error| error.limit), Some(1));
     }
 }

@@ -136,6 +136,11 @@ impl<D: Drain, T: Transform> TransformWriter<D, T> {
         self.stage.is_stopped()
     }
 
+    /// What was written and the transform has not taken, once it has [stopped](Self::is_stopped).
+    pub fn rest(&self) -> &Bytes {
+        self.stage.rest()
+    }
+
     /// The writer as a [`Sink`] of chunks, which go into the transform uncopied.
     #[must_use]
     pub fn into_sink(self) -> TransformSink<D, T> {
@@ -193,6 +198,9 @@ impl<D: Drain, T: Transform> TransformWriter<D, T> {
     /// Takes `chunk`, after [`poll_room`](Self::poll_room).
     pub(super) fn take(&mut self, chunk: Bytes) -> Result<(), TransformError> {
         self.check_open()?;
+        if !self.stage.needs_input() {
+            return Err(if self.is_stopped() { TransformError::Stopped } else { TransformError::NotReady });
+        }
         self.stage.push(chunk);
         Ok(())
     }

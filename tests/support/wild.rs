@@ -83,6 +83,7 @@ impl Turns {
 #[derive(Debug)]
 pub struct WildReader {
     left: Bytes,
+    len: usize,
     turns: Turns,
     shown: bool,
     ended: bool,
@@ -90,11 +91,17 @@ pub struct WildReader {
 
 impl WildReader {
     pub fn new(bytes: impl Into<Bytes>, manner: Manner) -> Self {
-        Self { left: bytes.into(), turns: Turns::new(manner), shown: false, ended: false }
+        let left = bytes.into();
+        Self { len: left.len(), left, turns: Turns::new(manner), shown: false, ended: false }
     }
 
     pub fn calls(&self) -> usize {
         self.turns.calls
+    }
+
+    /// How many bytes were read.
+    pub fn given(&self) -> usize {
+        self.len - self.left.len()
     }
 
     fn next(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Result<Bytes, Planned>> {
