@@ -177,6 +177,18 @@ fn a_zstd_frame_that_is_to_be_skipped_is_skipped() {
     }
 }
 
+/// A frame may ask its decoder for a window of any size, before a byte of data has come.
+#[test]
+fn a_zstd_frame_that_asks_for_too_much_memory_is_refused() {
+    for (window_log, good) in [(10, true), (27, true), (28, false), (41, false)] {
+        // No content size, no checksum; one last block, raw and empty.
+        let frame = [0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3, 1, 0, 0];
+        let (_, end) = decompressed(Decompress::zstd(), &frame, 1000);
+        assert_eq!(end.is_ok(), good, "{window_log}: {end:?}");
+        assert!(good || matches!(end, Err(DecompressError::Corrupt { .. })), "{end:?}");
+    }
+}
+
 #[cfg(feature = "xz")]
 #[test]
 fn xz_may_be_padded_with_zeros_in_fours() {

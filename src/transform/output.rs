@@ -36,22 +36,26 @@ pub struct Output {
 
 impl Output {
     pub(crate) fn new(limit: usize, clock: fn() -> Instant) -> Self {
-        let limit = limit.max(1);
         Self {
-            limit,
+            limit: limit.max(1),
             clock,
             chunks: VecDeque::new(),
             made: 0,
             scratch: BytesMut::new(),
             filled: 0,
-            grain: FIRST_GRAIN.min(limit),
+            grain: FIRST_GRAIN,
             overrun: false,
         }
     }
 
+    /// Another bound from now on. What was put stays.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.max(1);
+    }
+
     /// How many bytes can be put now. At the start of a call it is never 0.
     pub fn room(&self) -> usize {
-        if self.chunks.len() < MOST_CHUNKS { self.limit - self.made } else { 0 }
+        if self.chunks.len() < MOST_CHUNKS { self.limit.saturating_sub(self.made) } else { 0 }
     }
 
     /// Copies in as much of `bytes` as there is room for, and says how much that was.
@@ -80,9 +84,10 @@ impl Output {
         if room > 0 && self.filled == self.scratch.len() {
             self.seal();
             // Where nobody holds the last block any more, this takes it again and allocates nothing.
-            self.scratch.reserve(self.grain);
-            self.scratch.resize(self.grain, 0);
-            self.grain = (self.grain * 2).min(self.limit);
+            let grain = self.grain.min(self.limit);
+            self.scratch.reserve(grain);
+            self.scratch.resize(grain, 0);
+            self.grain = self.grain.saturating_mul(2).min(self.limit.max(FIRST_GRAIN));
         }
         let end = self.scratch.len().min(self.filled + room);
         &mut self.scratch[self.filled..end]
@@ -125,10 +130,6 @@ impl Output {
     /// Drops what was not taken.
     pub(crate) fn clear(&mut self) {
         *self = Self::new(self.limit, self.clock);
-    }
-
-    pub(crate) fn clock(&self) -> fn() -> Instant {
-        self.clock
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -220,6 +221,17 @@ mod tests {
         places.sort_unstable();
         places.dedup();
         assert!(places.len() < 10, "{}", places.len());
+    }
+
+    #[test]
+    fn another_bound_loses_nothing() {
+        let mut output = output(10);
+        assert_eq!(output.put_slice(b"abcdef"), 6);
+        output.set_limit(4);
+        assert_eq!((output.room(), output.put_slice(b"x")), (0, 0));
+        output.set_limit(7);
+        assert_eq!(output.put_slice(b"ghi"), 1);
+        assert_eq!(std::iter::from_fn(|| output.take()).collect::<Vec<_>>().concat(), b"abcdefg");
     }
 
     #[test]

@@ -96,8 +96,7 @@ impl<S: Source, T: Transform> TransformReader<S, T> {
         Self { source, stage, pause: Pause::default(), chunk: Bytes::new() }
     }
 
-    /// How many bytes of output the transform may hold at once (default 64 KiB). To be called before the
-    /// first read.
+    /// How many bytes of output the transform may hold at once (default 64 KiB, at least 1).
     #[must_use]
     pub fn output_limit(mut self, bytes: usize) -> Self {
         self.stage.set_output_limit(bytes);

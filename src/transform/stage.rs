@@ -67,9 +67,9 @@ impl<T: Transform> Stage<T> {
         }
     }
 
-    /// Before the first push: how many made bytes the output may hold.
+    /// How many made bytes the output may hold.
     pub(crate) fn set_output_limit(&mut self, limit: usize) {
-        self.output = Output::new(limit, self.output.clock());
+        self.output.set_limit(limit);
     }
 
     /// Whether it has said [`Step::NeedInput`], and was given none since.

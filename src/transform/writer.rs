@@ -123,8 +123,7 @@ impl<D: Drain, T: Transform> TransformWriter<D, T> {
         }
     }
 
-    /// How many bytes of output the transform may hold at once (default 64 KiB). To be called before the
-    /// first write.
+    /// How many bytes of output the transform may hold at once (default 64 KiB, at least 1).
     #[must_use]
     pub fn output_limit(mut self, bytes: usize) -> Self {
         self.stage.set_output_limit(bytes);
