@@ -15,7 +15,7 @@
 //! | [`Prefix`], [`Suffix`] | put bytes in front, behind | |
 //! | [`Counter`] | counts, and shows it in [`Progress`] | the count |
 //! | [`Throttle`] | holds to a rate | |
-//! | `Compress`, `Decompress` | gzip, zstd (feature `compression`), `bzip2`, `xz` (features of their own) | what it was |
+//! | `Compress`, `Decompress` | gzip and zstd (feature `compression`), `bzip2`, `xz` (their own) | what it was |
 //! | `Digest` | hashes what passes (feature `digest`) | the digest |
 //!
 //! # Example

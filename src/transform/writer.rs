@@ -189,15 +189,21 @@ impl<D: Drain, T: Transform> TransformWriter<D, T> {
 
     /// Ready when the transform can take more: everything before has been written on.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransformError>> {
-        self.check_open()?;
+        if self.ending != Ending::Open {
+            return Poll::Ready(Err(self.over()));
+        }
+        // An error of the transform comes out of this, behind the good bytes before it.
         let ended = ready!(self.poll_drive(cx))?;
         Poll::Ready(if ended { Err(TransformError::Stopped) } else { Ok(()) })
     }
 
     /// Takes `chunk`, after [`poll_room`](Self::poll_room).
     pub(super) fn take(&mut self, chunk: Bytes) -> Result<(), TransformError> {
-        self.check_open()?;
+        if self.ending != Ending::Open {
+            return Err(self.over());
+        }
         if !self.stage.needs_input() {
+            self.stage.check()?;
             return Err(if self.is_stopped() { TransformError::Stopped } else { TransformError::NotReady });
         }
         self.stage.push(chunk);
@@ -277,9 +283,9 @@ impl<D: Drain, T: Transform> TransformWriter<D, T> {
         self.stage.abort(TransformError::sink_failed(cause));
     }
 
-    fn check_open(&self) -> Result<(), TransformError> {
-        self.stage.check()?;
-        if self.ending == Ending::Open { Ok(()) } else { Err(TransformError::Finished) }
+    /// What a write after the shutdown is told.
+    fn over(&self) -> TransformError {
+        self.stage.check().err().unwrap_or(TransformError::Finished)
     }
 }
 

@@ -225,6 +225,7 @@ where
     });
     if let Err(error) = end {
         let error = typed(&error);
+        let got = writer.get_ref().got.clone();
         // It repeats, whatever is asked; in particular an ignored error is not followed by a clean end.
         for _ in 0..2 {
             assert_eq!(typed(&run(writer.flush()).unwrap_err()).to_string(), error.to_string());
@@ -234,7 +235,8 @@ where
         let (sink, value) = writer.into_parts();
         assert!(!sink.closed, "ended cleanly in spite of {error:?}");
         assert_eq!(value.err().map(|error| error.to_string()), Some(error.to_string()));
-        return (sink.got, Err(error));
+        assert_eq!(sink.got, got, "written after the error");
+        return (got, Err(error));
     }
     assert!(run(writer.write(b"x")).is_err(), "written to after the shutdown");
     run(writer.flush()).unwrap();

@@ -55,7 +55,8 @@ pub enum Level {
     Default,
     /// As small as the format allows, however long that takes.
     Best,
-    /// The format's own number (gzip 0 to 9, zstd below 0 to 22, bzip2 1 to 9, xz 0 to 9); beyond its range the nearest.
+    /// The format's own number (gzip and xz 0 to 9, bzip2 1 to 9, zstd up to 22 and below 0 for speed); beyond
+    /// its range the nearest.
     Exactly(i32),
 }
 
