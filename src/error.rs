@@ -193,7 +193,8 @@ impl SpillError {
     }
 }
 
-fn kind_of(cause: &(dyn Error + Send + Sync + 'static)) -> Option<io::ErrorKind> {
+/// The kind of what has one.
+pub(crate) fn kind_of(cause: &(dyn Error + Send + Sync + 'static)) -> Option<io::ErrorKind> {
     cause
         .downcast_ref::<io::Error>()
         .map(|error| terminal(error.kind()))
@@ -201,7 +202,7 @@ fn kind_of(cause: &(dyn Error + Send + Sync + 'static)) -> Option<io::ErrorKind>
 }
 
 /// A failure that repeats is not to be tried again, as readers and writers everywhere do on these kinds, for ever.
-fn terminal(kind: io::ErrorKind) -> io::ErrorKind {
+pub(crate) fn terminal(kind: io::ErrorKind) -> io::ErrorKind {
     match kind {
         io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => io::ErrorKind::Other,
         kind => kind,
