@@ -13,6 +13,7 @@ mod drain;
 mod error;
 mod lender;
 mod options;
+pub mod pipeline;
 mod pool;
 #[cfg(test)]
 mod pool_tests;

@@ -6,6 +6,7 @@ mod write;
 
 use std::{
     error::Error,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -30,4 +31,22 @@ pub trait Drain {
 
     /// Ends it cleanly.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<dyn Error + Send + Sync>>>;
+
+    /// What came so far is not the whole, and no more will come: for this cause. A drain that can tell an abort from an end does so
+    /// here; it is not closed then.
+    fn abort(&mut self, cause: Arc<dyn Error + Send + Sync>) {
+        let _ = cause;
+    }
+
+    /// Whether it wants no more, which is a success: the rest is not asked for.
+    fn has_enough(&self) -> bool {
+        false
+    }
+
+    /// Ready when it will take no more, for this reason: asked while there is nothing to write, so that a source which waits is
+    /// told.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Box<dyn Error + Send + Sync>> {
+        let _ = cx;
+        Poll::Pending
+    }
 }

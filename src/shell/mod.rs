@@ -76,6 +76,8 @@ struct State {
     /// A call by the clock is due at this time.
     armed: Option<u64>,
     over: bool,
+    /// Who waits for that.
+    released: Option<Waker>,
 }
 
 /// One side's waker, and how long it has waited.
@@ -147,6 +149,7 @@ impl Shared {
                 queued: false,
                 armed: None,
                 over: false,
+                released: None,
             }),
             bell: Bell::default(),
         });
@@ -247,6 +250,18 @@ impl Shared {
             state.next_closed += 1;
             None
         };
+        drop(state);
+        drop(old);
+        Poll::Pending
+    }
+
+    /// Ready when the reader has ended and nothing is on disk or on its way there any more. One waits for it at a time.
+    pub(crate) fn poll_released(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.raw_lock();
+        if state.over {
+            return Poll::Ready(());
+        }
+        let old = state.released.replace(cx.waker().clone());
         drop(state);
         drop(old);
         Poll::Pending
@@ -453,6 +468,7 @@ impl Drop for Locked<'_> {
         state.armed = arm.or(state.armed);
         let over = !state.over && state.core.is_over();
         state.over |= over;
+        let released = if over { state.released.take() } else { None };
         drop(guard);
 
         if let Some(at) = arm {
@@ -478,6 +494,9 @@ impl Drop for Locked<'_> {
             quietly(|| waker.wake());
         }
         if let Some(waker) = writer {
+            quietly(|| waker.wake());
+        }
+        if let Some(waker) = released {
             quietly(|| waker.wake());
         }
         for (_, waker) in closed {

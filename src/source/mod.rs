@@ -7,6 +7,7 @@ mod stream;
 
 use std::{
     error::Error,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -24,4 +25,10 @@ pub trait Source {
     ///
     /// With its own type, so that it can be downcast to.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Box<dyn Error + Send + Sync>>>>;
+
+    /// What its chunks went to has failed with this cause: no more are wanted. A source that can tell the other side does so
+    /// here; it is dropped next.
+    fn cancel(&mut self, cause: Arc<dyn Error + Send + Sync>) {
+        let _ = cause;
+    }
 }

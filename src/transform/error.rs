@@ -148,7 +148,7 @@ impl TransformError {
 }
 
 /// The kind of what has one.
-pub(super) fn kind_of(cause: &(dyn Error + Send + Sync + 'static)) -> Option<io::ErrorKind> {
+pub(crate) fn kind_of(cause: &(dyn Error + Send + Sync + 'static)) -> Option<io::ErrorKind> {
     cause.downcast_ref().map(TransformError::kind).or_else(|| kind_of_cause(cause))
 }
 

@@ -63,6 +63,7 @@ use bytes::Bytes;
 pub use self::compression::{Compress, Decompress, DecompressError, Decompressed, Format, Level};
 #[cfg(feature = "digest")]
 pub use self::digest::Digest;
+pub(crate) use self::error::kind_of;
 pub use self::{
     affix::{Prefix, Suffix},
     counter::{Counter, Progress},
@@ -193,7 +194,7 @@ pub trait Transform {
     where
         Self: Sized,
     {
-        error::kind_of(error).unwrap_or(io::ErrorKind::Other)
+        kind_of(error).unwrap_or(io::ErrorKind::Other)
     }
 }
 

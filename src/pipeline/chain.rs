@@ -1,0 +1,217 @@
+//! A source and the stages behind it, up to the next place where bytes wait. Pulled by whatever is at its end.
+//! Never holds more than a chunk a stage.
+
+use std::{
+    any::Any,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+
+use super::{
+    branch::Branch,
+    error::{Cause, Fault},
+    link::Link,
+    live::{Live, Wait},
+};
+use crate::{
+    source::Source,
+    transform::{clock::Pause, stage::Step},
+};
+
+/// Chunks that are taken from a source before others have their turn: an end that is always ready must not starve them.
+const TURN: u32 = 32;
+
+pub(super) struct Chain<'a> {
+    inlet: Inlet<'a>,
+    parts: Vec<Part<'a>>,
+}
+
+struct Inlet<'a> {
+    index: usize,
+    /// None once it has ended or is not wanted any more.
+    source: Option<Box<dyn Source + Send + 'a>>,
+    wait: Wait,
+    turn: u32,
+}
+
+pub(super) struct Part<'a> {
+    pub(super) index: usize,
+    pub(super) kind: Kind<'a>,
+    pause: Pause,
+}
+
+pub(super) enum Kind<'a> {
+    Stage(Box<dyn Link + 'a>),
+    Branch(Branch),
+}
+
+impl<'a> Part<'a> {
+    pub(super) fn new(index: usize, kind: Kind<'a>) -> Self {
+        Self { index, kind, pause: Pause::default() }
+    }
+
+    fn is_stopped(&self) -> bool {
+        matches!(&self.kind, Kind::Stage(stage) if stage.is_stopped())
+    }
+}
+
+impl<'a> Chain<'a> {
+    pub(super) fn new(index: usize, source: Box<dyn Source + Send + 'a>) -> Self {
+        Self { inlet: Inlet { index, source: Some(source), wait: Wait::default(), turn: TURN }, parts: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, part: Part<'a>) {
+        self.parts.push(part);
+    }
+
+    /// Its turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.inlet.turn = TURN;
+    }
+
+    /// The next chunk at its end; `None` at the end of the stream.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Result<Option<Bytes>, Fault>> {
+        pull(&mut self.inlet, &mut self.parts, cx, live)
+    }
+
+    /// Whether a stage has had enough.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.parts.iter().any(Part::is_stopped)
+    }
+
+    /// Nothing more is wanted of the source, and that is no failure.
+    pub(super) fn stop(&mut self) {
+        self.inlet.source = None;
+    }
+
+    /// Whether the source has failed too.
+    pub(super) fn look(&mut self, cx: &mut Context<'_>) -> Option<Fault> {
+        let source = self.inlet.source.as_mut()?;
+        let Poll::Ready(Some(Err(cause))) = source.poll_chunk(cx) else { return None };
+        self.inlet.source = None;
+        Some(Fault::of(self.inlet.index, cause))
+    }
+
+    /// All of it is given up for this cause: the stages first, the source last. What those leave behind that had ended, and
+    /// what became of branches, is handed out.
+    pub(super) fn fail(&mut self, cause: &Cause, leave: &mut Leavings) {
+        for part in self.parts.drain(..).rev() {
+            leave.take(part, Some(cause));
+        }
+        if let Some(mut source) = self.inlet.source.take() {
+            source.cancel(Cause::clone(cause));
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn end(&mut self, leave: &mut Leavings) {
+        self.inlet.source = None;
+        for part in self.parts.drain(..) {
+            leave.take(part, None);
+        }
+    }
+}
+
+/// What stages have left behind.
+#[derive(Default)]
+pub(super) struct Leavings {
+    pub(super) values: Vec<(usize, Box<dyn Any + Send>)>,
+    pub(super) lost: Vec<Fault>,
+}
+
+impl Leavings {
+    fn take(&mut self, part: Part<'_>, cause: Option<&Cause>) {
+        match part.kind {
+            Kind::Stage(stage) => self.values.extend(stage.into_value().map(|value| (part.index, value))),
+            Kind::Branch(mut branch) => {
+                match cause {
+                    Some(cause) => branch.fail(cause),
+                    None => branch.finish(),
+                }
+                self.lost.extend(branch.lost().map(|cause| Fault::of(part.index, cause)));
+            }
+        }
+    }
+}
+
+/// The next chunk behind the last of `parts`.
+fn pull(
+    inlet: &mut Inlet<'_>,
+    parts: &mut [Part<'_>],
+    cx: &mut Context<'_>,
+    live: &Live,
+) -> Poll<Result<Option<Bytes>, Fault>> {
+    let Some((part, before)) = parts.split_last_mut() else { return inlet.poll(cx, live) };
+    let index = part.index;
+    loop {
+        match &mut part.kind {
+            Kind::Stage(stage) => {
+                ready!(part.pause.poll(cx));
+                match stage.step() {
+                    Ok(Step::Chunk(chunk)) => {
+                        live.went(index, chunk.len());
+                        return Poll::Ready(Ok(Some(chunk)));
+                    }
+                    Ok(Step::NeedInput) => match ready!(pull(inlet, before, cx, live))? {
+                        Some(chunk) => {
+                            live.came(index, chunk.len());
+                            stage.push(chunk);
+                        }
+                        None => stage.end_input(),
+                    },
+                    Ok(Step::Wait(wait)) => {
+                        if let Err(error) = part.pause.begin(wait) {
+                            return Poll::Ready(Err(Fault::of(index, Box::from(error))));
+                        }
+                    }
+                    Ok(Step::End) => {
+                        if stage.is_stopped() {
+                            inlet.source = None;
+                        }
+                        return Poll::Ready(Ok(None));
+                    }
+                    Err(cause) => return Poll::Ready(Err(Fault::of(index, cause))),
+                }
+            }
+            Kind::Branch(branch) => {
+                if let Some(chunk) = ready!(branch.poll_pass(cx)) {
+                    live.went(index, chunk.len());
+                    return Poll::Ready(Ok(Some(chunk)));
+                }
+                let Some(chunk) = ready!(pull(inlet, before, cx, live))? else {
+                    branch.finish();
+                    return Poll::Ready(Ok(None));
+                };
+                live.came(index, chunk.len());
+                branch.push(chunk);
+            }
+        }
+    }
+}
+
+impl Inlet<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Result<Option<Bytes>, Fault>> {
+        loop {
+            let Some(source) = &mut self.source else { return Poll::Ready(Ok(None)) };
+            if self.turn == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.turn -= 1;
+            match ready!(self.wait.watch(source.poll_chunk(cx), live, self.index)) {
+                Some(Ok(chunk)) if chunk.is_empty() => {}
+                Some(Ok(chunk)) => {
+                    live.came(self.index, chunk.len());
+                    live.went(self.index, chunk.len());
+                    return Poll::Ready(Ok(Some(chunk)));
+                }
+                Some(Err(cause)) => {
+                    self.source = None;
+                    return Poll::Ready(Err(Fault::of(self.index, cause)));
+                }
+                None => self.source = None,
+            }
+        }
+    }
+}
