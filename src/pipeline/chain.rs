@@ -121,6 +121,11 @@ pub(super) struct Leavings {
 }
 
 impl Leavings {
+    pub(super) fn append(&mut self, other: &mut Self) {
+        self.values.append(&mut other.values);
+        self.lost.append(&mut other.lost);
+    }
+
     fn take(&mut self, part: Part<'_>, cause: Option<&Cause>) {
         match part.kind {
             Kind::Stage(stage) => self.values.extend(stage.into_value().map(|value| (part.index, value))),

@@ -28,6 +28,8 @@ pub(super) struct Upstream<'a> {
     segments: Vec<Segment<'a, SpillDrain>>,
     /// The spills between the segments.
     spills: Vec<Control>,
+    /// Of segments that were stopped.
+    leavings: Leavings,
 }
 
 impl<'a> Parts<'a> {
@@ -60,8 +62,15 @@ impl<'a> Parts<'a> {
 
 impl Upstream<'_> {
     /// Moves what can be moved now.
+    ///
+    /// # Errors
+    ///
+    /// A segment has failed.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, live: &Live) -> Result<Option<Ended>, Fault> {
         let mut ended = None;
+        if let Some(at) = self.segments.iter().rposition(Segment::is_stopped) {
+            self.stop(at);
+        }
         for segment in &mut self.segments {
             if let Poll::Ready(how) = segment.poll(cx, live) {
                 let how = how?;
@@ -73,12 +82,25 @@ impl Upstream<'_> {
         Ok(ended)
     }
 
+    /// Nobody wants what comes before this segment, and that is no failure.
+    fn stop(&mut self, before: usize) {
+        for mut segment in self.segments.drain(..before) {
+            segment.chain.end(&mut self.leavings);
+        }
+    }
+
+    /// Nobody wants any of it.
+    pub(super) fn stop_all(&mut self) {
+        self.stop(self.segments.len());
+    }
+
     pub(super) fn look(&mut self, cx: &mut Context<'_>, but: Option<usize>) -> Vec<Fault> {
         self.segments.iter_mut().flat_map(|segment| segment.look(cx, but)).collect()
     }
 
     /// Every spill first, so that its backlog is freed now; then what was before it, from the end to the source.
     pub(super) fn fail(&mut self, cause: &Cause, leave: &mut Leavings) {
+        leave.append(&mut self.leavings);
         for segment in self.segments.iter_mut().rev() {
             segment.abort(cause);
         }
@@ -88,6 +110,7 @@ impl Upstream<'_> {
     }
 
     pub(super) fn end(&mut self, leave: &mut Leavings) {
+        leave.append(&mut self.leavings);
         for mut segment in self.segments.drain(..) {
             segment.chain.end(leave);
         }

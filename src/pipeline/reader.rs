@@ -114,6 +114,9 @@ impl<'a> PipelineReader<'a> {
         if let Poll::Ready(fault) = poll_stopped(&self.live, cx) {
             return Poll::Ready(Err(fault));
         }
+        if self.chain.is_stopped() {
+            self.upstream.stop_all();
+        }
         self.stopped |= self.upstream.poll(cx, &self.live)? == Some(Ended::Stopped);
         self.chain.begin_turn();
         let chunk = ready!(self.chain.poll_chunk(cx, &self.live))?;

@@ -204,6 +204,9 @@ impl<D: Drain> Engine<'_, D> {
         if let Poll::Ready(fault) = self.poll_interrupted(cx) {
             return Poll::Ready(Err(fault));
         }
+        if self.last.is_stopped() {
+            self.upstream.stop_all();
+        }
         self.stopped |= self.upstream.poll(cx, &self.live)? == Some(Ended::Stopped);
         if let Poll::Ready(ended) = self.last.poll(cx, &self.live) {
             self.stopped |= ended? == Ended::Stopped;
@@ -213,6 +216,9 @@ impl<D: Drain> Engine<'_, D> {
         if self.last.is_closing() {
             let late = self.close.poll(cx);
             return late.map(|limit| Err(Fault::of(sink, Box::from(Interrupted::CloseTimeout { limit }))));
+        }
+        if self.idle.limit.is_none() {
+            return Poll::Pending;
         }
         let silent = self.idle.poll_since(self.live.moved(), cx);
         silent.map(|limit| Err(Fault { index: None, cause: Arc::new(Interrupted::Idle { limit }) }))

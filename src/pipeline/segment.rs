@@ -97,6 +97,12 @@ impl<'a, D: Drain> Segment<'a, D> {
         matches!(self.state, State::Flushing(_) | State::Closing(_))
     }
 
+    /// Whether somebody in it has had enough: what comes before it is not wanted any more.
+    pub(super) fn is_stopped(&self) -> bool {
+        let (State::Flushing(ended) | State::Closing(ended) | State::Done(ended)) = self.state else { return false };
+        ended == Ended::Stopped
+    }
+
     /// Whether the source or the drain have failed too, for all that is known; not asked where they have said so.
     pub(super) fn look(&mut self, cx: &mut Context<'_>, but: Option<usize>) -> Vec<Fault> {
         let mut faults: Vec<_> = self.chain.look(cx).into_iter().collect();
