@@ -153,18 +153,22 @@ fn pull(
         match &mut part.kind {
             Kind::Stage(stage) => {
                 ready!(part.pause.poll(cx));
-                match stage.step() {
+                let mut fed = None;
+                if stage.needs_input() {
+                    match ready!(pull(inlet, before, cx, live))? {
+                        Some(chunk) => {
+                            live.came(index, chunk.len());
+                            fed = Some(chunk);
+                        }
+                        None => stage.end_input(),
+                    }
+                }
+                match stage.step(fed) {
                     Ok(Step::Chunk(chunk)) => {
                         live.went(index, chunk.len());
                         return Poll::Ready(Ok(Some(chunk)));
                     }
-                    Ok(Step::NeedInput) => match ready!(pull(inlet, before, cx, live))? {
-                        Some(chunk) => {
-                            live.came(index, chunk.len());
-                            stage.push(chunk);
-                        }
-                        None => stage.end_input(),
-                    },
+                    Ok(Step::NeedInput) => {}
                     Ok(Step::Wait(wait)) => {
                         if let Err(error) = part.pause.begin(wait) {
                             return Poll::Ready(Err(Fault::of(index, Box::from(error))));

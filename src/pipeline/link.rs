@@ -12,8 +12,9 @@ use crate::transform::{
 
 /// A [`Stage`] whose type is forgotten.
 pub(super) trait Link: Send {
-    fn step(&mut self) -> Result<Step, Cause>;
-    fn push(&mut self, chunk: Bytes);
+    /// What comes next; where it needs input, with a chunk of that. One call a chunk: most have nothing else to say.
+    fn step(&mut self, chunk: Option<Bytes>) -> Result<Step, Cause>;
+    fn needs_input(&self) -> bool;
     fn end_input(&mut self);
     fn is_stopped(&self) -> bool;
     /// What it leaves behind, where it has ended.
@@ -21,7 +22,10 @@ pub(super) trait Link: Send {
 }
 
 impl<T: Transform + Send> Link for Stage<T> {
-    fn step(&mut self) -> Result<Step, Cause> {
+    fn step(&mut self, chunk: Option<Bytes>) -> Result<Step, Cause> {
+        if let Some(chunk) = chunk {
+            self.push(chunk);
+        }
         self.next().map_err(|error| match error {
             // The stage is named by the pipeline: the cause is the transform's own.
             TransformError::Failed { cause, .. } => cause,
@@ -29,8 +33,8 @@ impl<T: Transform + Send> Link for Stage<T> {
         })
     }
 
-    fn push(&mut self, chunk: Bytes) {
-        Self::push(self, chunk);
+    fn needs_input(&self) -> bool {
+        Self::needs_input(self)
     }
 
     fn end_input(&mut self) {

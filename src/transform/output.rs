@@ -54,6 +54,7 @@ impl Output {
     }
 
     /// How many bytes can be put now. At the start of a call it is never 0.
+    #[inline]
     pub fn room(&self) -> usize {
         if self.chunks.len() < MOST_CHUNKS { self.limit.saturating_sub(self.made) } else { 0 }
     }
@@ -105,6 +106,7 @@ impl Output {
     /// Hands on `bytes` as they are, uncopied; meant for the input and slices of it, which add no memory.
     /// They go whole, however many they are. Where a call passes many, [`room`](Self::room) of 0 says that
     /// it is time for [`Flow::Full`](super::Flow::Full).
+    #[inline]
     pub fn pass(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.seal();
@@ -118,6 +120,7 @@ impl Output {
     }
 
     /// The next chunk, in order. Never an empty one.
+    #[inline]
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         if self.chunks.is_empty() {
             self.seal();
@@ -132,15 +135,18 @@ impl Output {
         *self = Self::new(self.limit, self.clock);
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.filled == 0
     }
 
+    #[inline]
     pub(crate) fn was_overrun(&self) -> bool {
         self.overrun
     }
 
     /// Makes a chunk of what was made so far.
+    #[inline]
     fn seal(&mut self) {
         if self.filled > 0 {
             self.chunks.push_back((self.scratch.split_to(self.filled).freeze(), self.filled));

@@ -25,6 +25,7 @@ impl Transform for PassThrough {
     type Value = ();
     type Error = Infallible;
 
+    #[inline]
     fn transform(&mut self, input: &mut Bytes, output: &mut Output) -> Result<Flow, Infallible> {
         output.pass(mem::take(input));
         Ok(Flow::Continue)
