@@ -145,14 +145,7 @@ impl SpillError {
     /// The [`SpillError`] inside an [`io::Error`], however often that was wrapped in further
     /// `io::Error`s on its way.
     pub fn from_io(error: &io::Error) -> Option<&Self> {
-        let mut inner = error.get_ref()?;
-        // Bounded: each turn goes one allocation deeper into a finite error.
-        loop {
-            if let Some(found) = inner.downcast_ref::<Self>() {
-                return Some(found);
-            }
-            inner = inner.downcast_ref::<io::Error>()?.get_ref()?;
-        }
+        inside(error)
     }
 
     /// The [`io::ErrorKind`] this becomes as an [`io::Error`]; the table is on the type.
@@ -191,6 +184,34 @@ impl SpillError {
     pub(crate) fn storage(op: StorageOp, path: &Path, offset: u64, source: io::Error) -> Self {
         Self::Storage { op, path: path.to_path_buf(), offset, source: Arc::new(source) }
     }
+}
+
+/// What is inside an [`io::Error`], however often that was wrapped in further ones.
+pub(crate) fn inside<E: Error + 'static>(error: &io::Error) -> Option<&E> {
+    let mut inner = error.get_ref()?;
+    // Bounded: each turn goes one allocation deeper into a finite error.
+    loop {
+        if let Some(found) = inner.downcast_ref::<E>() {
+            return Some(found);
+        }
+        inner = inner.downcast_ref::<io::Error>()?.get_ref()?;
+    }
+}
+
+/// The first error of this type from `error` on, also inside `io::Error`s on the way.
+pub(crate) fn find<'a, E: Error + 'static>(error: Option<&'a (dyn Error + 'static)>) -> Option<&'a E> {
+    let mut next = error;
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            // An `io::Error` shows its inner error's source, and not that itself.
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// The kind of what has one.

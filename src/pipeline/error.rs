@@ -5,7 +5,7 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use super::report::Report;
 use crate::{
-    error::{SpillError, terminal},
+    error::{SpillError, find, inside, terminal},
     transform::{TransformError, kind_of},
 };
 
@@ -65,18 +65,7 @@ impl PipelineError {
 
     /// The first error of this type: the cause, or one behind it, also inside `io::Error`s on the way.
     pub fn find<E: Error + 'static>(&self) -> Option<&E> {
-        let mut next: Option<&(dyn Error + 'static)> = Some(&*self.inner.cause);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-                // An `io::Error` shows its inner error's source, and not that itself.
-                Some(inner) => Some(inner),
-                None => error.source(),
-            };
-        }
-        None
+        find(Some(&*self.inner.cause))
     }
 
     /// What else went wrong.
@@ -98,14 +87,7 @@ impl PipelineError {
 
     /// The [`PipelineError`] inside an [`io::Error`], however often that was wrapped in further `io::Error`s on its way.
     pub fn from_io(error: &io::Error) -> Option<&Self> {
-        let mut inner = error.get_ref()?;
-        // Bounded: each turn goes one allocation deeper into a finite error.
-        loop {
-            if let Some(found) = inner.downcast_ref::<Self>() {
-                return Some(found);
-            }
-            inner = inner.downcast_ref::<io::Error>()?.get_ref()?;
-        }
+        inside(error)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, sync::Arc};
 
-use crate::error::{kind_of as kind_of_cause, terminal};
+use crate::error::{find, inside, kind_of as kind_of_cause, terminal};
 
 type Cause = Arc<dyn Error + Send + Sync>;
 
@@ -102,30 +102,12 @@ impl TransformError {
     /// The [`TransformError`] inside an [`io::Error`], however often that was wrapped in further
     /// `io::Error`s on its way. Of two of them, one behind the other, the outer.
     pub fn from_io(error: &io::Error) -> Option<&Self> {
-        let mut inner = error.get_ref()?;
-        // Bounded: each turn goes one allocation deeper into a finite error.
-        loop {
-            if let Some(found) = inner.downcast_ref::<Self>() {
-                return Some(found);
-            }
-            inner = inner.downcast_ref::<io::Error>()?.get_ref()?;
-        }
+        inside(error)
     }
 
     /// The first cause of this type behind this error, also inside `io::Error`s on the way.
     pub fn find<E: Error + 'static>(&self) -> Option<&E> {
-        let mut next: Option<&(dyn Error + 'static)> = self.source();
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-                // An `io::Error` shows its inner error's source, and not that itself.
-                Some(inner) => Some(inner),
-                None => error.source(),
-            };
-        }
-        None
+        find(self.source())
     }
 
     /// The [`io::ErrorKind`] this becomes as an [`io::Error`]; the table is on the type.
