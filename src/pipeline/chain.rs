@@ -70,6 +70,11 @@ impl<'a> Chain<'a> {
         self.inlet.turn = TURN;
     }
 
+    /// Whether there is more, and only others have their turn first.
+    pub(super) fn yields(&self) -> bool {
+        self.inlet.turn == 0 && self.inlet.source.is_some()
+    }
+
     /// The next chunk at its end; `None` at the end of the stream.
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Result<Option<Bytes>, Fault>> {
         pull(&mut self.inlet, &mut self.parts, cx, live)

@@ -72,6 +72,7 @@ impl<'a, D: Drain> Segment<'a, D> {
                         self.state = State::Flushing(if stopped { Ended::Stopped } else { Ended::Completed });
                     }
                     Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                    Poll::Pending if self.chain.yields() => return Poll::Pending,
                     Poll::Pending => return self.poll_idle(cx),
                 },
                 State::Moving => ready!(self.poll_write(cx, live))?,
