@@ -64,6 +64,9 @@ impl<'a, D: Drain> Segment<'a, D> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Result<Ended, Fault>> {
         self.chain.begin_turn();
         loop {
+            if matches!(self.state, State::Moving) && live.is_cancelled() {
+                return Poll::Pending;
+            }
             match self.state {
                 State::Moving if self.chunk.is_empty() => match self.chain.poll_chunk(cx, live) {
                     Poll::Ready(Ok(Some(chunk))) => self.chunk = chunk,
