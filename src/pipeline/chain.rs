@@ -213,10 +213,15 @@ impl Inlet<'_> {
                 return Poll::Pending;
             }
             self.turn -= 1;
-            match ready!(self.wait.watch(source.poll_chunk(cx), live, self.index)) {
+            let polled = source.poll_chunk(cx);
+            // What a spill stage is empty for is the wait of what comes before it.
+            let polled = if self.index == 0 { self.wait.watch(polled, live, 0) } else { polled };
+            match ready!(polled) {
                 Some(Ok(chunk)) if chunk.is_empty() => {}
                 Some(Ok(chunk)) => {
-                    live.came(self.index, chunk.len());
+                    if self.index == 0 {
+                        live.came(0, chunk.len());
+                    }
                     live.went(self.index, chunk.len());
                     return Poll::Ready(Ok(Some(chunk)));
                 }

@@ -5,7 +5,7 @@ use std::{
     error::Error,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -74,6 +74,8 @@ pub(super) struct Live {
     /// What the last one is called, where that was said.
     sink: OnceLock<String>,
     order: Mutex<Order>,
+    /// That there is an order, to be seen without the lock.
+    cancelled: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,7 @@ impl Live {
             stages: names.into_iter().map(counters).collect(),
             sink: OnceLock::new(),
             order: Mutex::default(),
+            cancelled: AtomicBool::new(false),
         })
     }
 
@@ -160,12 +163,19 @@ impl Live {
         let mut order = self.lock();
         // The first one counts; the other is a user's, to be dropped without the lock.
         let refused = if order.cause.is_none() { order.cause.replace(cause) } else { Some(cause) };
+        self.cancelled.store(true, Relaxed);
         let waker = order.waker.take();
         drop(order);
         drop(refused);
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Whether it was cancelled. Whoever stops for this was woken, if it has asked `poll_cancelled` in the same poll.
+    #[inline]
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
     }
 
     /// Ready when it was cancelled.

@@ -52,10 +52,12 @@ impl<'a, D: Drain> Run<'a, D> {
     pub(super) fn new(parts: Parts<'a>, drain: D) -> Self {
         let sink = parts.names.len();
         let (upstream, chain, live) = parts.into_live(Some("sink".into()));
+        let mut last = Segment::new(chain, drain, sink);
+        last.is_sink = true;
         Self {
             engine: Some(Engine {
                 upstream,
-                last: Segment::new(chain, drain, sink),
+                last,
                 live,
                 cancelling: Vec::new(),
                 deadline: Timer::default(),

@@ -22,6 +22,8 @@ pub(super) struct Segment<'a, D> {
     index: usize,
     /// Whether the drain is closed at the end, and aborted after a failure.
     pub(super) closes: bool,
+    /// What it has written is out: nobody reads it again, as a spill stage's is.
+    pub(super) is_sink: bool,
     chunk: Bytes,
     /// Something was written since the last flush.
     unflushed: bool,
@@ -53,6 +55,7 @@ impl<'a, D: Drain> Segment<'a, D> {
             drain,
             index,
             closes: true,
+            is_sink: false,
             chunk: Bytes::new(),
             unflushed: false,
             state: State::Moving,
@@ -64,6 +67,9 @@ impl<'a, D: Drain> Segment<'a, D> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Result<Ended, Fault>> {
         self.chain.begin_turn();
         loop {
+            if matches!(self.state, State::Moving) && live.is_cancelled() {
+                return Poll::Pending;
+            }
             match self.state {
                 State::Moving if self.chunk.is_empty() => match self.chain.poll_chunk(cx, live) {
                     Poll::Ready(Ok(Some(chunk))) => self.chunk = chunk,
@@ -135,7 +141,9 @@ impl<'a, D: Drain> Segment<'a, D> {
             .map_err(|cause| self.fault(cause))?;
         let written = before.saturating_sub(self.chunk.len());
         live.came(self.index, written);
-        live.went(self.index, written);
+        if self.is_sink {
+            live.went(self.index, written);
+        }
         self.unflushed = true;
         if self.drain.has_enough() {
             self.stop();
