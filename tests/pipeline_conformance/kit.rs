@@ -99,9 +99,17 @@ impl Log {
     /// The sink was told of a failure before anybody else, with this very cause, and was not ended.
     #[track_caller]
     pub fn sink_first(&self, cause: &(dyn Error + Send + Sync + 'static)) {
+        self.sink_first_but(&[], cause);
+    }
+
+    /// The same where these had gone of themselves: they had ended, or it was they who failed.
+    #[track_caller]
+    pub fn sink_first_but(&self, gone: &[&str], cause: &(dyn Error + Send + Sync + 'static)) {
         let events = self.events();
         assert_eq!(self.count("close"), 0, "{events:?}");
-        let first = events.iter().find(|event| ["abort", "cancel"].contains(&&***event) || event.starts_with("drop"));
+        let told = |event: &&String| ["abort", "cancel"].contains(&&***event) || event.starts_with("drop");
+        let own = |event: &&String| gone.iter().any(|name| **event == format!("drop {name}"));
+        let first = events.iter().filter(told).find(|event| !own(event));
         assert_eq!(first.map(|event| &**event), Some("abort"), "{events:?}");
         assert!(same(&*self.told("sink"), cause), "the sink was told another cause");
     }
@@ -292,7 +300,11 @@ impl Bin {
 }
 
 impl Drain for Bin {
-    fn poll_write(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+    ) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
         assert!(!self.over, "written to after its end");
         if let Some(gate) = &self.plan.write_gate {
             std::task::ready!(gate.poll(cx));
