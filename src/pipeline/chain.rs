@@ -29,8 +29,9 @@ pub(super) struct Chain<'a> {
 
 struct Inlet<'a> {
     index: usize,
-    /// None once it has ended or is not wanted any more.
+    /// None once it has ended or is not wanted any more. One that has failed is kept until the sink has been told.
     source: Option<Box<dyn Source + Send + 'a>>,
+    failed: bool,
     wait: Wait,
     turn: u32,
 }
@@ -58,7 +59,10 @@ impl<'a> Part<'a> {
 
 impl<'a> Chain<'a> {
     pub(super) fn new(index: usize, source: Box<dyn Source + Send + 'a>) -> Self {
-        Self { inlet: Inlet { index, source: Some(source), wait: Wait::default(), turn: TURN }, parts: Vec::new() }
+        Self {
+            inlet: Inlet { index, source: Some(source), failed: false, wait: Wait::default(), turn: TURN },
+            parts: Vec::new(),
+        }
     }
 
     pub(super) fn push(&mut self, part: Part<'a>) {
@@ -92,9 +96,9 @@ impl<'a> Chain<'a> {
 
     /// Whether the source has failed too.
     pub(super) fn look(&mut self, cx: &mut Context<'_>) -> Option<Fault> {
-        let source = self.inlet.source.as_mut()?;
+        let source = self.inlet.source.as_mut().filter(|_| !self.inlet.failed)?;
         let Poll::Ready(Some(Err(cause))) = source.poll_chunk(cx) else { return None };
-        self.inlet.source = None;
+        self.inlet.failed = true;
         Some(Fault::of(self.inlet.index, cause))
     }
 
@@ -104,7 +108,9 @@ impl<'a> Chain<'a> {
         for part in self.parts.drain(..).rev() {
             leave.take(part, Some(cause));
         }
-        if let Some(mut source) = self.inlet.source.take() {
+        if let Some(mut source) = self.inlet.source.take()
+            && !self.inlet.failed
+        {
             source.cancel(Cause::clone(cause));
         }
     }
@@ -226,7 +232,7 @@ impl Inlet<'_> {
                     return Poll::Ready(Ok(Some(chunk)));
                 }
                 Some(Err(cause)) => {
-                    self.source = None;
+                    self.failed = true;
                     return Poll::Ready(Err(Fault::of(self.index, cause)));
                 }
                 None => self.source = None,
