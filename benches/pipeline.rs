@@ -194,7 +194,7 @@ fn main() -> ExitCode {
             bare.as_secs_f64() / whole.as_secs_f64()
         })
         .collect();
-    let rss = run_apart("bomb", 0).get("rss") / MIB as f64;
+    let rss = run_apart("bomb", 0).get("rss") / f64::from(1 << 20);
     let lines = [
         ("ten pass-throughs: of the speed with none", median(ten), 0.8, true),
         ("gunzip, limit, sha256, spill, slow sink: of gunzip and sha256 alone", median(work), 0.95, true),
