@@ -43,8 +43,8 @@ pub(crate) async fn consume(mut tar: Pipeline<'_>, options: &Options) -> Result<
     let tap = Tap::on(&mut tar);
     if let Some(path) = &options.output {
         let mut file = File::create(path).map_err(|e| Fault::new(path, "cannot create", e))?;
-        // Blocks, which a task that shares its thread with others should not do.
         let path = path.clone();
+        // Blocks, which a task that shares its thread with others should not do.
         let copy = move |chunk: Bytes| match file.write_all(&chunk) {
             Ok(()) => Ok(chunk),
             Err(e) => Err(Fault::new(&path, "cannot write", e)),

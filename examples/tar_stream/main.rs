@@ -1,7 +1,7 @@
 //! Streams a build context as a tar through a `SpillBuffer` to a slow consumer, and proves what came out.
 //!
-//! The producer packs on a blocking thread and is not held up by the consumer; the consumer reads
-//! the entries with an async tar reader, at its own pace. Start reading at [`stream`].
+//! Two pipelines, with the buffer between them: the producer's, which is not held up by the consumer,
+//! and the consumer's, which an async tar reader reads at its own pace. Start reading at [`stream`].
 
 mod compare;
 mod consume;
@@ -59,6 +59,7 @@ async fn stream(options: &Options) -> Result<Report, Fault> {
     let (mut tar, skipped) = source.open()?;
     let tap = Tap::on(&mut tar);
     let producer = tokio::spawn(async move {
+        // Kept open: the consumer is owed every byte before a failure, and an abort would free what waits.
         let (sink, sent) = tar.into_spill(writer).keep_open().run_with_sink().await;
         let writer = sink.into_inner();
         match sent {
