@@ -4,19 +4,21 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
 use std::time::UNIX_EPOCH;
 
 #[cfg(unix)]
 use rustix::fs::OFlags;
-use tar::{Builder, EntryType, Header};
+use tar::{EntryType, Header};
 
 use crate::fault::Fault;
+use crate::source::Tar;
 
-/// Writes everything under `root`, and returns the sockets, which a tar cannot hold.
-pub(crate) fn pack<W: Write>(root: &Path, tar: &mut Builder<W>) -> io::Result<Vec<String>> {
-    let mut packer = Packer { root, tar, links: HashMap::new(), skipped: Vec::new() };
+/// Writes everything under `root` but the sockets, which a tar cannot hold: those it names to `skipped`.
+pub(crate) fn pack(root: &Path, tar: &mut Tar, skipped: &Sender<String>) -> io::Result<()> {
+    let mut packer = Packer { root, tar, links: HashMap::new(), skipped };
     // Through a link, if it is one: what was asked for is the directory.
     let meta = fs::metadata(root).map_err(|e| Fault::new(root, "cannot read", e))?;
     packer.tar.append_data(&mut header(&meta), "./", io::empty())?;
@@ -33,7 +35,7 @@ pub(crate) fn pack<W: Write>(root: &Path, tar: &mut Builder<W>) -> io::Result<Ve
             levels.push(Level::open(&root.join(&name), name)?);
         }
     }
-    Ok(packer.skipped)
+    Ok(())
 }
 
 /// A directory that is being packed.
@@ -53,12 +55,12 @@ impl Level {
     }
 }
 
-struct Packer<'a, W: Write> {
+struct Packer<'a> {
     root: &'a Path,
-    tar: &'a mut Builder<W>,
+    tar: &'a mut Tar,
     /// First names of files that have more names still to come.
     links: HashMap<FileId, Link>,
-    skipped: Vec<String>,
+    skipped: &'a Sender<String>,
 }
 
 /// Device and inode.
@@ -69,7 +71,7 @@ struct Link {
     names_left: u64,
 }
 
-impl<W: Write> Packer<'_, W> {
+impl Packer<'_> {
     /// Packs what `name` is, and says whether that is a directory to go into.
     fn add(&mut self, name: &Path) -> io::Result<bool> {
         let path = self.root.join(name);
@@ -123,7 +125,7 @@ impl<W: Write> Packer<'_, W> {
         use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
         if meta.file_type().is_socket() {
-            self.skipped.push(path.display().to_string());
+            let _ = self.skipped.send(path.display().to_string());
             return Ok(());
         }
         // A fifo or a device: its header says it all, and opening it could block.
@@ -136,7 +138,7 @@ impl<W: Write> Packer<'_, W> {
 
     #[cfg(not(unix))]
     fn add_special(&mut self, path: &Path, _: &Path, _: &Metadata) -> io::Result<()> {
-        self.skipped.push(path.display().to_string());
+        let _ = self.skipped.send(path.display().to_string());
         Ok(())
     }
 }

@@ -7,10 +7,10 @@ use std::iter::successors;
 use std::path::Path;
 
 use spillbuffer::SpillError;
+use spillbuffer::pipeline::PipelineError;
+use spillbuffer::transform::DecompressError;
 
-use crate::source::Source;
-
-/// Why the job failed. It travels through the buffer as itself: see [`Fault::carried_by`].
+/// Why the job failed. It travels through pipelines and buffers as itself: see [`Fault::of`].
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
     sentence: String,
@@ -35,22 +35,29 @@ impl Fault {
         Self { sentence: format!("the buffer: {}", causes.join(": ")) }
     }
 
-    /// The queue did not take what `source` gave.
-    pub(crate) fn writing(source: &Source, error: &io::Error) -> Self {
-        Self::carried_by(error).unwrap_or_else(|| Self::new(source.name(), "its tar was not taken", error))
+    /// Why a pipeline failed that has its bytes from `source`: each cause has kept its type.
+    pub(crate) fn of(error: &PipelineError, source: &Path) -> Self {
+        if let Some(fault) = error.find::<Self>() {
+            return fault.clone();
+        }
+        if let Some(error) = error.find::<DecompressError>() {
+            return Self::in_compressed(error, source);
+        }
+        if let Some(error) = error.find::<SpillError>() {
+            return Self::in_buffer(error);
+        }
+        let read = error.report().stages().first().map_or(0, |source| source.bytes_out);
+        Self::at(source, "cannot read", read, error.cause())
     }
 
-    /// The fault behind an error of the queue, if it is one: how the consumer tells that the
-    /// producer failed, or the buffer did, from what is wrong with the bytes.
-    pub(crate) fn carried_by(error: &io::Error) -> Option<Self> {
-        let mut link: Option<&(dyn Error + 'static)> = error.get_ref().map(|e| e as _);
-        while let Some(error) = link {
-            if let Some(fault) = error.downcast_ref::<Self>() {
-                return Some(fault.clone());
-            }
-            link = error.source();
-        }
-        SpillError::from_io(error).map(Self::in_buffer)
+    fn in_compressed(error: &DecompressError, source: &Path) -> Self {
+        let (format, how, offset) = match error {
+            DecompressError::Truncated { format, taken, .. } => (format, "cut short", taken),
+            DecompressError::Corrupt { format, taken, .. } => (format, "corrupt", taken),
+            DecompressError::TrailingGarbage { format, offset, .. } => (format, "corrupt", offset),
+            _ => return Self::new(source, "cannot decompress", error),
+        };
+        Self::at(source, &format!("the {format} is {how}"), *offset, error.source().unwrap_or(error))
     }
 }
 

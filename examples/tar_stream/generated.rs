@@ -1,15 +1,17 @@
 //! Makes a build context on the fly: thousands of small files, a few large ones, none held whole.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
-use tar::{Builder, Header};
+use tar::Header;
+
+use crate::source::Tar;
 
 /// Small files to one large one.
 const ROUND: u64 = 2048;
 const SMALL: u64 = 64 * 1024;
 
 /// Writes files until they have `size` bytes together.
-pub(crate) fn pack<W: Write>(size: u64, tar: &mut Builder<W>) -> io::Result<Vec<String>> {
+pub(crate) fn pack(size: u64, tar: &mut Tar) -> io::Result<()> {
     let mut dice = Noise(size);
     let mut total = 0;
     for number in 0.. {
@@ -26,7 +28,7 @@ pub(crate) fn pack<W: Write>(size: u64, tar: &mut Builder<W>) -> io::Result<Vec<
         tar.append_data(&mut header, path, Noise(number).take(len))?;
         total += len;
     }
-    Ok(Vec::new())
+    Ok(())
 }
 
 /// A stream of bytes that looks random, so that nothing below can compress it away, and is the

@@ -1,7 +1,7 @@
 //! Streams a build context as a tar through a `SpillBuffer` to a slow consumer, and proves what came out.
 //!
-//! The producer packs on a blocking thread and is not held up by the consumer; the consumer reads
-//! the entries with an async tar reader, at its own pace. Start reading at [`stream`].
+//! Two pipelines, with the buffer between them: the producer's, which is not held up by the consumer,
+//! and the consumer's, which an async tar reader reads at its own pace. Start reading at [`stream`].
 
 mod compare;
 mod consume;
@@ -10,32 +10,25 @@ mod fault;
 mod generated;
 mod memory;
 mod options;
-mod pace;
 mod progress;
 mod report;
 mod source;
 mod tap;
 
-use std::io::{BufWriter, Write};
 use std::panic::resume_unwind;
 use std::process::exit;
 use std::time::Instant;
 
 use clap::Parser;
+use spillbuffer::pipeline::Pipeline;
 use spillbuffer::{OnFull, SpillBuffer};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
 use crate::consume::consume;
 use crate::fault::Fault;
 use crate::options::{Options, Queue};
-use crate::pace::Paced;
-use crate::progress::Progress;
 use crate::report::Report;
-use crate::source::Source;
 use crate::tap::{Tap, Tapped};
-
-/// What the packer gathers before it hands it on: a tar is full of 512-byte headers.
-const CHUNK: usize = 128 * 1024;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
@@ -61,26 +54,30 @@ async fn stream(options: &Options) -> Result<Report, Fault> {
     let started = Instant::now();
     let (writer, reader) = buffer(options)?.into_split();
     let control = reader.control();
-    let progress = Progress::show(control.clone(), options.memory);
 
     let source = options.source();
-    let producer = spawn_blocking(move || {
-        let mut writer = writer.into_blocking();
-        match produce(&source, &mut writer) {
+    let (mut tar, skipped) = source.open()?;
+    let tap = Tap::on(&mut tar);
+    let producer = tokio::spawn(async move {
+        // Kept open: the consumer is owed every byte before a failure, and an abort would free what waits.
+        let (sink, sent) = tar.into_spill(writer).keep_open().run_with_sink().await;
+        let writer = sink.into_inner();
+        match sent {
             // Only this tells the consumer that the tar is complete ...
-            Ok(sent) => writer.finish().map(|()| sent).map_err(|e| Fault::in_buffer(&e)),
+            Ok(report) => writer.finish().map(|()| tap.tapped(report)).map_err(|e| Fault::in_buffer(&e)),
             // ... and this is what it gets, after the last byte, in place of an end.
-            Err(fault) => {
+            Err(error) => {
+                let fault = Fault::of(&error, source.name());
                 writer.fail(fault.clone());
                 Err(fault)
             }
         }
     });
 
-    let received = consume(Paced::new(reader, options.stall(), options.rate), options).await?;
+    let consumer = consume(Pipeline::from_spill(reader), options);
+    let received = progress::during(consumer, &control, options.memory).await?;
     let sent = join(producer).await?;
-    drop(progress);
-    Ok(Report::new(sent, received, control.stats().into(), started.elapsed()))
+    Ok(Report::new(sent, skipped, received, control.stats().into(), started.elapsed()))
 }
 
 /// A buffer whose writer waits, rather than fails, once memory and disk are full.
@@ -95,25 +92,7 @@ fn buffer(options: &Options) -> Result<SpillBuffer, Fault> {
     builder.build().map_err(|e| Fault::in_buffer(&e))
 }
 
-/// Writes the source's tar into `writer`, and says what was written.
-fn produce(source: &Source, writer: &mut impl Write) -> Result<Sent, Fault> {
-    let mut tap = BufWriter::with_capacity(CHUNK, Tap::new(writer));
-    let written = source.write_to(&mut tap);
-    // Even after a failure: the consumer is owed every byte that came before it.
-    let flushed = tap.flush().map_err(|e| Fault::writing(source, &e));
-    let skipped = written?;
-    flushed?;
-    Ok(Sent { tar: tap.get_ref().tapped(), skipped })
-}
-
-/// What the producer wrote.
-struct Sent {
-    tar: Tapped,
-    /// Names that a tar cannot hold: sockets.
-    skipped: Vec<String>,
-}
-
 /// The producer's result; a panic in it goes on here.
-async fn join(producer: JoinHandle<Result<Sent, Fault>>) -> Result<Sent, Fault> {
+async fn join(producer: JoinHandle<Result<Tapped, Fault>>) -> Result<Tapped, Fault> {
     producer.await.unwrap_or_else(|e| resume_unwind(e.into_panic()))
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::source::Source;
 #[derive(Parser)]
 #[command(name = "tar_stream")]
 pub(crate) struct Options {
-    /// A directory, a .tar, a .tar.gz, or `-` for standard input [default: a generated context]
+    /// A directory, a .tar, a .tar.gz or .tar.zst, or `-` for standard input [default: a generated context]
     source: Option<PathBuf>,
 
     /// Size of the generated context
@@ -22,7 +23,7 @@ pub(crate) struct Options {
 
     /// Bytes per second that the consumer takes [default: all it can]
     #[arg(long, value_parser = rate, value_name = "SIZE")]
-    pub rate: Option<u64>,
+    pub rate: Option<NonZeroU64>,
 
     /// Time before the consumer's first read [default: 0s, for a generated context 2s]
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
@@ -90,9 +91,7 @@ impl Options {
     }
 }
 
-fn rate(text: &str) -> Result<u64, String> {
-    match text.strip_suffix("/s").unwrap_or(text).parse::<ByteSize>()?.as_u64() {
-        0 => Err("a consumer that takes nothing would never end".into()),
-        rate => Ok(rate),
-    }
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let rate = text.strip_suffix("/s").unwrap_or(text).parse::<ByteSize>()?.as_u64();
+    NonZeroU64::new(rate).ok_or_else(|| "a consumer that takes nothing would never end".into())
 }

@@ -1,47 +1,29 @@
 //! Live bars on standard error: bytes in, in memory, on disk, out.
 
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::pin::pin;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use spillbuffer::{Control, SpillStats};
+use tokio::select;
+use tokio::time::interval;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// Shows the bars until it is dropped.
-pub(crate) struct Progress {
-    /// Never sends: that it hangs up is the message.
-    stop: Option<Sender<()>>,
-    painter: Option<JoinHandle<()>>,
-}
-
-impl Progress {
-    pub(crate) fn show(control: Control, memory: ByteSize) -> Self {
-        let bars = Bars::new(memory);
-        // Not a terminal: a thread that paints nothing would only cost its stack.
-        if bars.all.is_hidden() {
-            return Self { stop: None, painter: None };
+/// Does the work, and shows the bars meanwhile, if there is a terminal.
+pub(crate) async fn during<T>(work: impl Future<Output = T>, control: &Control, memory: ByteSize) -> T {
+    let bars = Bars::new(memory);
+    let mut work = pin!(work);
+    let mut tick = interval(TICK);
+    let done = loop {
+        select! {
+            done = &mut work => break done,
+            _ = tick.tick(), if !bars.all.is_hidden() => bars.paint(&control.stats()),
         }
-        let (stop, stopped) = mpsc::channel();
-        let painter = thread::spawn(move || {
-            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                bars.paint(&control.stats());
-            }
-            bars.clear();
-        });
-        Self { stop: Some(stop), painter: Some(painter) }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(painter) = self.painter.take() {
-            let _ = painter.join();
-        }
-    }
+    };
+    bars.clear();
+    done
 }
 
 struct Bars {

@@ -2,19 +2,22 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 use spillbuffer::SpillStats;
 
-use crate::Sent;
 use crate::consume::Received;
 use crate::fault::Fault;
 use crate::options::Options;
+use crate::tap::Tapped;
 
 pub(crate) struct Report {
-    sent: Sent,
+    sent: Tapped,
+    /// Names that a tar cannot hold: sockets.
+    skipped: Vec<String>,
     received: Received,
     usage: Usage,
     took: Duration,
@@ -45,13 +48,19 @@ impl From<SpillStats> for Usage {
 }
 
 impl Report {
-    pub(crate) fn new(sent: Sent, received: Received, usage: Usage, took: Duration) -> Self {
-        Self { sent, received, usage, took }
+    pub(crate) fn new(
+        sent: Tapped,
+        skipped: Receiver<String>,
+        received: Received,
+        usage: Usage,
+        took: Duration,
+    ) -> Self {
+        Self { sent, skipped: skipped.into_iter().collect(), received, usage, took }
     }
 
     /// Prints it, and says whether what came out is what went in.
     pub(crate) fn print(&self, options: &Options) -> Result<bool, Fault> {
-        for socket in &self.sent.skipped {
+        for socket in &self.skipped {
             eprintln!("tar_stream: {socket}: a socket, left out");
         }
         let text = if options.json { self.to_json().to_string() } else { self.to_text() };
@@ -60,20 +69,19 @@ impl Report {
     }
 
     fn matches(&self) -> bool {
-        let (sent, received) = (&self.sent.tar, &self.received.tar);
-        sent.bytes == received.bytes && sent.sha256 == received.sha256
+        self.sent == self.received.tar
     }
 
     fn to_json(&self) -> Value {
         json!({
             "entries": self.received.contents.entries,
             "entries_sha256": self.received.contents.digest(),
-            "bytes_in": self.sent.tar.bytes,
+            "bytes_in": self.sent.bytes,
             "bytes_out": self.received.tar.bytes,
-            "sha256_in": self.sent.tar.sha256,
+            "sha256_in": self.sent.sha256,
             "sha256_out": self.received.tar.sha256,
             "match": self.matches(),
-            "skipped": self.sent.skipped.len(),
+            "skipped": self.skipped.len(),
             "seconds": self.took.as_secs_f64(),
             "peak_rss_kib": peak_rss_kib(),
             "spilled": self.usage.spilled,
@@ -86,13 +94,13 @@ impl Report {
     }
 
     fn to_text(&self) -> String {
-        let Self { sent, received, usage, took } = self;
+        let Self { sent, received, usage, took, .. } = self;
         let size = |bytes| ByteSize::b(bytes).display().iec();
         let verdict = if self.matches() { "the same" } else { "NOT THE SAME" };
         let rss = peak_rss_kib().map_or_else(|| "unknown".into(), |kib| size(kib * 1024).to_string());
         [
             format!("{} entries in {:.1} s", received.contents.entries, took.as_secs_f64()),
-            format!("in   {:>11}  sha256 {}", size(sent.tar.bytes), sent.tar.sha256),
+            format!("in   {:>11}  sha256 {}", size(sent.bytes), sent.sha256),
             format!("out  {:>11}  sha256 {}  {verdict}", size(received.tar.bytes), received.tar.sha256),
             format!(
                 "spilled {}, at most {} on disk, {} at the end",
