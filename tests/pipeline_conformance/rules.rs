@@ -186,7 +186,7 @@ fn rule_05_to_have_had_enough_is_a_success_and_no_broken_pipe() {
 
 #[test]
 fn rule_06_a_cancel_has_a_cause_and_so_have_the_times() {
-    both(|middle| paused_rule_06(middle));
+    both(paused_rule_06);
     both(|middle| {
         // A future of the user's.
         let log = Log::default();
@@ -257,7 +257,7 @@ fn paused_rule_06(middle: Middle) {
         let run = middle.put(feed(&log, steps)).into_drain(Bin::new(&log)).idle_timeout(limit);
         let open = async {
             for gate in &gates {
-                tokio::time::sleep(limit - Duration::from_millis(100)).await;
+                tokio::time::sleep(limit.saturating_sub(Duration::from_millis(100))).await;
                 gate.open();
             }
         };
@@ -266,7 +266,7 @@ fn paused_rule_06(middle: Middle) {
         let error = ended.unwrap_err();
         assert!(matches!(error.cause().downcast_ref(), Some(Interrupted::Idle { .. })), "{error:?}");
         assert_eq!(log.got(), bytes_of(3));
-        assert!(begun.elapsed() >= limit * 4 - Duration::from_millis(300), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= (limit * 4).saturating_sub(Duration::from_millis(300)), "{:?}", begun.elapsed());
         log.sink_first(error.cause());
     });
 }
@@ -524,6 +524,7 @@ fn rule_14_a_panic_aborts_the_sink_releases_everything_and_goes_on() {
     }
 }
 
+#[expect(clippy::unused_async, reason = "a future is wanted, and it must panic when it is polled")]
 async fn panicking() -> Planned {
     panic!("planned")
 }
