@@ -90,8 +90,8 @@ fn one(pool: &SpillPool, seed: u64) {
         let mut polls = random.below(20);
         loop {
             let before = counting.wakes();
-            let poll = || run.as_mut().poll(&mut Context::from_waker(&waker));
-            let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll));
+            let attempt = || run.as_mut().poll(&mut Context::from_waker(&waker));
+            let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt));
             match polled {
                 Err(_) => break Err(None),
                 Ok(std::task::Poll::Ready(Ok(report))) => break Ok(report),
