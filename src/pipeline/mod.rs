@@ -46,6 +46,8 @@ mod report;
 mod run;
 mod segment;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use std::{error::Error, fmt, ops::ControlFlow};

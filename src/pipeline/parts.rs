@@ -98,12 +98,9 @@ impl Upstream<'_> {
         self.segments.iter_mut().flat_map(|segment| segment.look(cx, but)).collect()
     }
 
-    /// Every spill first, so that its backlog is freed now; then what was before it, from the end to the source.
+    /// From the end to the source. Each chain's source is the spill before it, whose backlog goes as that is cancelled.
     pub(super) fn fail(&mut self, cause: &Cause, leave: &mut Leavings) {
         leave.append(&mut self.leavings);
-        for segment in self.segments.iter_mut().rev() {
-            segment.abort(cause);
-        }
         for mut segment in self.segments.drain(..).rev() {
             segment.fail(cause, leave);
         }

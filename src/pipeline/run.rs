@@ -206,13 +206,13 @@ impl<D: Drain> Engine<'_, D> {
         if let Poll::Ready(fault) = self.poll_interrupted(cx) {
             return Poll::Ready(Err(fault));
         }
-        if self.last.is_stopped() {
-            self.upstream.stop_all();
-        }
         self.stopped |= self.upstream.poll(cx, &self.live)? == Some(Ended::Stopped);
         if let Poll::Ready(ended) = self.last.poll(cx, &self.live) {
             self.stopped |= ended? == Ended::Stopped;
             return Poll::Ready(Ok(()));
+        }
+        if self.last.is_stopped() {
+            self.upstream.stop_all();
         }
         let sink = self.live.len() - 1;
         if self.last.is_closing() {

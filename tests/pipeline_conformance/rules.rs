@@ -147,6 +147,27 @@ fn rule_04_a_stream_cut_short_is_never_an_end() {
 }
 
 #[test]
+fn rule_05_what_comes_before_is_dropped_while_the_sink_is_still_closing() {
+    both(|middle| {
+        let (log, more, close) = (Log::default(), Gate::default(), Gate::default());
+        let steps = chunks(5).into_iter().chain([Step::Wait(more.clone())]).chain(chunks(5));
+        let plan = Plan { close_gate: Some(close.clone()), ..Plan::default() };
+        let pipeline = middle.put(feed(&log, steps)).then("take", Take(20));
+        let mut run = pin!(pipeline.into_drain(Bin::with(&log, plan)).run());
+        let counting = Counting::new();
+        settle(run.as_mut(), &counting);
+        assert_eq!((log.count("drop source"), log.count("close")), (1, 0), "{:?}", log.events());
+        // What it would have given is no failure.
+        more.open();
+        settle(run.as_mut(), &counting);
+        close.open();
+        let report = block_on(run).unwrap();
+        assert_eq!((stopped(&report), log.got()), (Some(20), bytes_of(5)[..20].to_vec()));
+        assert!(report.suppressed().is_empty(), "{:?}", report.suppressed());
+    });
+}
+
+#[test]
 fn rule_05_to_have_had_enough_is_a_success_and_no_broken_pipe() {
     both(|middle| {
         // A stage, the sink, and a stage behind a spill stage that holds more.
