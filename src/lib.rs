@@ -6,6 +6,7 @@ mod block;
 mod blocking;
 mod buffer;
 mod builder;
+mod chunk;
 mod clock;
 mod control;
 mod core;

@@ -24,9 +24,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shell", &["block", "clock", "core", "error", "lender", "options", "pool", "stats", "storage", "threads"]),
     // transforms, which know nothing of buffers
     ("within", &[]),
+    ("chunk", &[]),
     ("source", &["within"]),
-    ("drain", &["within"]),
-    ("transform", &["drain", "error", "source", "within"]),
+    ("drain", &["chunk", "within"]),
+    ("transform", &["chunk", "drain", "error", "source", "within"]),
     // public handles
     ("control", &["error", "shell", "stats"]),
     ("writer", &["blocking", "control", "error", "shell", "sink", "stats"]),
@@ -36,7 +37,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("blocking", &["control", "error", "reader", "shell", "stats", "writer"]),
     ("buffer", &["builder", "control", "options", "reader", "shell", "stats", "writer"]),
     ("builder", &["buffer", "error", "options", "pool", "shell"]),
-    ("pipeline", &["buffer", "control", "drain", "error", "reader", "source", "transform", "within", "writer"]),
+    (
+        "pipeline",
+        &["buffer", "chunk", "control", "drain", "error", "reader", "source", "transform", "within", "writer"],
+    ),
     ("spill_pool", &["buffer", "builder", "error", "options", "pool", "storage"]),
 ];
 

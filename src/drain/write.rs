@@ -7,11 +7,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
 use super::Drain;
-use crate::within::within;
+use crate::{chunk::take_off, within::within};
 
 /// Writes chunks to an [`AsyncWrite`]. A write of 0 bytes is an error of kind `WriteZero`.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl<W: AsyncWrite + Unpin> Drain for WriteDrain<W> {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
         }
         // A writer that claims more than it was given must not make us panic.
-        chunk.advance(written.min(chunk.len()));
+        take_off(chunk, written);
         Poll::Ready(Ok(()))
     }
 

@@ -6,11 +6,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
 use super::{ends::spill_error, error::Cause};
-use crate::writer::SpillWriter;
+use crate::{chunk::take_off, writer::SpillWriter};
 
 #[derive(Debug)]
 pub(super) struct Branch {
@@ -38,7 +38,7 @@ impl Branch {
         while !self.rest.is_empty() {
             let Some(writer) = &mut self.writer else { break };
             match ready!(Pin::new(writer).poll_write(cx, &self.rest)) {
-                Ok(n) => self.rest.advance(n),
+                Ok(n) => take_off(&mut self.rest, n),
                 Err(error) => self.lose(spill_error(error)),
             }
         }

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
     segment::Ended,
     settle::{Faults, Settled, dropped, poll_stopped},
 };
+use crate::chunk::take_off;
 
 /// What comes out of a pipeline, to be read; made by [`Pipeline::into_reader`](super::Pipeline::into_reader).
 ///
@@ -160,7 +161,7 @@ impl AsyncRead for PipelineReader<'_> {
         if buf.remaining() > 0 && ready!(this.poll_show(cx))? {
             let n = this.chunk.len().min(buf.remaining());
             buf.put_slice(&this.chunk[..n]);
-            this.chunk.advance(n);
+            take_off(&mut this.chunk, n);
         }
         Poll::Ready(Ok(()))
     }
@@ -174,8 +175,7 @@ impl AsyncBufRead for PipelineReader<'_> {
     }
 
     fn consume(self: Pin<&mut Self>, amt: usize) {
-        let chunk = &mut self.get_mut().chunk;
-        chunk.advance(amt.min(chunk.len()));
+        take_off(&mut self.get_mut().chunk, amt);
     }
 }
 

@@ -140,6 +140,10 @@ impl<'a, D: Drain> Segment<'a, D> {
         ready!(self.wait.watch(self.drain.poll_write(cx, &mut self.chunk), live, self.index))
             .map_err(|cause| self.fault(cause))?;
         let written = before.saturating_sub(self.chunk.len());
+        if self.chunk.is_empty() {
+            // A drain of a user's may have advanced it to its end: what is left would keep the memory.
+            self.chunk = Bytes::new();
+        }
         live.came(self.index, written);
         if self.is_sink {
             live.went(self.index, written);

@@ -1,6 +1,6 @@
 //! Where a transform puts what it makes. Never holds more made bytes than its bound.
 
-use std::{collections::VecDeque, fmt, time::Instant};
+use std::{collections::VecDeque, fmt, mem, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -22,13 +22,17 @@ const FIRST_GRAIN: usize = 4 << 10;
 pub struct Output {
     limit: usize,
     clock: fn() -> Instant,
-    /// What is complete, in order, with how much of it counts.
-    chunks: VecDeque<(Bytes, usize)>,
-    /// Made bytes in `chunks` and in the filled part of `scratch`.
+    /// What is complete, in order, with how much of it counts. The first lies by itself, empty where there is none: most calls
+    /// put one chunk.
+    first: (Bytes, usize),
+    others: VecDeque<(Bytes, usize)>,
+    /// Made bytes in these and in the filled part of `scratch`.
     made: usize,
     /// Zeroed once, so that it can be lent as `&mut [u8]`; its first `filled` bytes are made already.
     scratch: BytesMut,
     filled: usize,
+    /// The last block that was put. Once nobody else holds it, it is filled again, without being zeroed again.
+    spent: Bytes,
     grain: usize,
     /// More was said to be written than there was room for.
     overrun: bool,
@@ -39,10 +43,12 @@ impl Output {
         Self {
             limit: limit.max(1),
             clock,
-            chunks: VecDeque::new(),
+            first: (Bytes::new(), 0),
+            others: VecDeque::new(),
             made: 0,
             scratch: BytesMut::new(),
             filled: 0,
+            spent: Bytes::new(),
             grain: FIRST_GRAIN,
             overrun: false,
         }
@@ -56,7 +62,7 @@ impl Output {
     /// How many bytes can be put now. At the start of a call it is never 0.
     #[inline]
     pub fn room(&self) -> usize {
-        if self.chunks.len() < MOST_CHUNKS { self.limit.saturating_sub(self.made) } else { 0 }
+        if self.others.len() + 1 < MOST_CHUNKS { self.limit.saturating_sub(self.made) } else { 0 }
     }
 
     /// Copies in as much of `bytes` as there is room for, and says how much that was.
@@ -84,9 +90,8 @@ impl Output {
         let room = self.room();
         if room > 0 && self.filled == self.scratch.len() {
             self.seal();
-            // Where nobody holds the last block any more, this takes it again and allocates nothing.
             let grain = self.grain.min(self.limit);
-            self.scratch.reserve(grain);
+            self.scratch = mem::take(&mut self.spent).try_into_mut().unwrap_or_default();
             self.scratch.resize(grain, 0);
             self.grain = self.grain.saturating_mul(2).min(self.limit.max(FIRST_GRAIN));
         }
@@ -110,7 +115,7 @@ impl Output {
     pub fn pass(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.seal();
-            self.chunks.push_back((bytes, 0));
+            self.push((bytes, 0));
         }
     }
 
@@ -122,12 +127,15 @@ impl Output {
     /// The next chunk, in order. Never an empty one.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<Bytes> {
-        if self.chunks.is_empty() {
+        if self.first.0.is_empty() {
             self.seal();
         }
-        let (chunk, counted) = self.chunks.pop_front()?;
+        let (chunk, counted) = mem::take(&mut self.first);
+        if !self.others.is_empty() {
+            self.first = self.others.pop_front()?;
+        }
         self.made -= counted;
-        Some(chunk)
+        if chunk.is_empty() { None } else { Some(chunk) }
     }
 
     /// Drops what was not taken.
@@ -137,7 +145,7 @@ impl Output {
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.filled == 0
+        self.first.0.is_empty() && self.filled == 0
     }
 
     #[inline]
@@ -149,8 +157,29 @@ impl Output {
     #[inline]
     fn seal(&mut self) {
         if self.filled > 0 {
-            self.chunks.push_back((self.scratch.split_to(self.filled).freeze(), self.filled));
-            self.filled = 0;
+            self.seal_filled();
+        }
+    }
+
+    #[inline(never)]
+    fn seal_filled(&mut self) {
+        let filled = mem::take(&mut self.filled);
+        let chunk = if filled < self.scratch.len() / 2 {
+            // A few bytes must not keep a whole block.
+            self.scratch.split_to(filled).freeze()
+        } else {
+            self.spent = mem::take(&mut self.scratch).freeze();
+            self.spent.slice(..filled)
+        };
+        self.push((chunk, filled));
+    }
+
+    #[inline]
+    fn push(&mut self, chunk: (Bytes, usize)) {
+        if self.first.0.is_empty() {
+            self.first = chunk;
+        } else {
+            self.others.push_back(chunk);
         }
     }
 }

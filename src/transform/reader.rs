@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_core::Stream;
 use tokio::{
     io::{AsyncBufRead, AsyncRead, ReadBuf},
@@ -21,6 +21,7 @@ use super::{
     stage::{Stage, Step},
 };
 use crate::{
+    chunk::take_off,
     source::{BufReadSource, ReadSource, Source, StreamSource},
     within::Within,
 };
@@ -220,7 +221,7 @@ impl<S: Source, T: Transform> AsyncRead for TransformReader<S, T> {
         if buf.remaining() > 0 && ready!(this.poll_show(cx))? {
             let n = this.chunk.len().min(buf.remaining());
             buf.put_slice(&this.chunk[..n]);
-            this.chunk.advance(n);
+            take_off(&mut this.chunk, n);
         }
         Poll::Ready(Ok(()))
     }
@@ -234,7 +235,6 @@ impl<S: Source, T: Transform> AsyncBufRead for TransformReader<S, T> {
     }
 
     fn consume(self: Pin<&mut Self>, amt: usize) {
-        let chunk = &mut self.get_mut().chunk;
-        chunk.advance(amt.min(chunk.len()));
+        take_off(&mut self.get_mut().chunk, amt);
     }
 }

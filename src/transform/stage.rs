@@ -194,6 +194,10 @@ impl<T: Transform> Stage<T> {
         };
         let took = before.saturating_sub(self.input.len());
         self.taken += took as u64;
+        if self.input.is_empty() {
+            // Many transforms advance it to its end: what is left would keep the memory.
+            self.input = Bytes::new();
+        }
         match said {
             Err(error) => {
                 let kind = T::error_kind(&error);

@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use spillbuffer::pipeline::{Outcome, Pipeline, PipelineError, Report};
 use spillbuffer::transform::{Drain, Flow, Output, Source, Transform};
 use spillbuffer::{SpillBuffer, SpillPool};
@@ -317,13 +317,13 @@ impl Drain for Bin {
             return Poll::Ready(Err(self.failure(write)));
         }
         let n = chunk.len().min(self.plan.most.unwrap_or(usize::MAX));
-        let piece = chunk.split_to(n);
         self.bytes += n;
         self.log.note("write");
         let mut noted = self.log.lock();
-        noted.got.extend_from_slice(&piece);
+        noted.got.extend_from_slice(&chunk[..n]);
         noted.sizes.push(n);
         drop(noted);
+        chunk.advance(n);
         if self.plan.after_write.as_ref().is_some_and(|(after, _)| *after == write) {
             let (_, act) = self.plan.after_write.take().unwrap();
             act();

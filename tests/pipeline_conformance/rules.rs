@@ -493,6 +493,56 @@ fn rule_12_nothing_is_buffered_but_where_a_spill_stage_says_so() {
     }
 }
 
+/// A chunk that was advanced to its end kept its memory until the next one came: of a buffer that is a block, for as long as the
+/// source liked.
+#[test]
+fn rule_12_what_has_gone_on_is_let_go_of_while_the_source_waits() {
+    /// Takes what it is given a byte at a time.
+    struct Bytewise;
+
+    impl Transform for Bytewise {
+        type Value = ();
+        type Error = Infallible;
+
+        fn transform(&mut self, input: &mut Bytes, output: &mut Output) -> Result<Flow, Infallible> {
+            while !input.is_empty() {
+                if output.put_slice(&input[..1]) == 0 {
+                    return Ok(Flow::Full);
+                }
+                input.advance(1);
+            }
+            Ok(Flow::Continue)
+        }
+
+        fn into_value(self) {}
+    }
+
+    let log = Log::default();
+    let chunk = item(0, 8 * KIB);
+    let source = || feed(&log, [Step::Give(chunk.clone()), Step::Sleep]);
+    let mut run = pin!(source().into_drain(Bin::new(&log)).run());
+    settle(run.as_mut(), &Counting::new());
+    assert!(chunk.is_unique(), "a drain");
+    let mut run = pin!(source().into_writer(tokio::io::sink()).run());
+    settle(run.as_mut(), &Counting::new());
+    assert!(chunk.is_unique(), "a writer");
+    let (writer, _reader) = SpillBuffer::new().into_split();
+    let mut run = pin!(source().into_spill(writer).run());
+    settle(run.as_mut(), &Counting::new());
+    assert!(chunk.is_unique(), "a buffer");
+    let mut run = pin!(source().then("bytewise", Bytewise).into_vec().run());
+    settle(run.as_mut(), &Counting::new());
+    assert!(chunk.is_unique(), "a transform");
+    let mut reader = source().into_reader();
+    block_on(reader.read_exact(&mut [0; 8 * KIB])).unwrap();
+    assert!(chunk.is_unique(), "a reader");
+    let mut pipeline = source();
+    let _branch = pipeline.branch("branch", SpillBuffer::new());
+    let mut run = pin!(pipeline.into_writer(tokio::io::sink()).run());
+    settle(run.as_mut(), &Counting::new());
+    assert!(chunk.is_unique(), "a branch");
+}
+
 #[test]
 fn rule_13_backpressure_reaches_the_source() {
     let log = Log::default();

@@ -8,10 +8,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
 use crate::{
+    chunk::take_off,
     drain::Drain,
     error::SpillError,
     reader::SpillReader,
@@ -77,7 +78,7 @@ impl Drain for SpillDrain {
         chunk: &mut Bytes,
     ) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
         let n = ready!(Pin::new(&mut self.writer).poll_write(cx, chunk)).map_err(boxed)?;
-        chunk.advance(n.min(chunk.len()));
+        take_off(chunk, n);
         Poll::Ready(Ok(()))
     }
 
