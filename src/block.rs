@@ -55,6 +55,10 @@ pub(crate) struct Block {
     capacity: usize,
     /// The CRC32C of what is filled, where somebody had the time to reckon it before it was asked for.
     checksum: Option<u32>,
+    /// Wiped before anybody else gets the memory, as far as it was filled.
+    secret: bool,
+    /// How much was filled before `len` was less again.
+    dirty: usize,
 }
 
 impl Block {
@@ -64,7 +68,13 @@ impl Block {
         if bytes.is_empty() {
             bytes.resize(start, 0);
         }
-        Self { bytes, start, len: 0, capacity, checksum: None }
+        Self { bytes, start, len: 0, capacity, checksum: None, secret: false, dirty: 0 }
+    }
+
+    /// The same, wiped when it is dropped.
+    pub(crate) fn secret(mut self) -> Self {
+        self.secret = true;
+        self
     }
 
     /// Copies as much of `src` as fits and says how much that was.
@@ -100,6 +110,7 @@ impl Block {
         if self.bytes.len() < self.start + len {
             self.bytes.resize(self.start + len, 0);
         }
+        self.dirty = self.dirty.max(self.len);
         self.len = len;
         self.checksum = None;
     }
@@ -130,12 +141,14 @@ impl Block {
     }
 
     pub(crate) fn clear(&mut self) {
+        self.dirty = self.dirty.max(self.len);
         self.len = 0;
         self.checksum = None;
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
         if len < self.len {
+            self.dirty = self.dirty.max(self.len);
             self.len = len;
             self.checksum = None;
         }
@@ -151,6 +164,12 @@ impl fmt::Debug for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        if self.secret {
+            let filled = &mut self.bytes[self.start..self.start + self.dirty.max(self.len)];
+            filled.fill(0);
+            // Somebody might look: so these zeros are not left out because the memory is freed next.
+            std::hint::black_box(filled);
+        }
         kept().put(std::mem::take(&mut self.bytes), self.capacity);
     }
 }
@@ -262,6 +281,34 @@ mod tests {
         block.receive(3);
         block.filled_mut().copy_from_slice(b"new");
         assert_eq!(block.filled(), b"new");
+    }
+
+    #[test]
+    fn a_secret_block_is_wiped_as_far_as_it_ever_was_filled() {
+        const ODD: usize = 128 << 10;
+        // So that there is room on the shelf, whatever tests beside this one put there.
+        keep_more(32 << 20);
+        let last = |secret: bool| {
+            // Until the same memory comes back.
+            for _ in 0..1000 {
+                let block = Block::allocate(ODD, Reuse::Newest);
+                let mut block = if secret { block.secret() } else { block };
+                block.append(&[7; 5000]);
+                block.clear();
+                block.append(&[7; 10]);
+                let place = block.filled().as_ptr().addr();
+                drop(block);
+                let mut again = Block::allocate(ODD, Reuse::Newest);
+                again.receive(5000);
+                if again.filled().as_ptr().addr() == place {
+                    return again.filled().to_vec();
+                }
+            }
+            panic!("the memory never came back")
+        };
+        assert!(last(false).iter().all(|&byte| byte == 7), "the test cannot see what was there");
+        assert!(last(true).iter().all(|&byte| byte == 0));
+        keep_less(32 << 20);
     }
 
     #[test]

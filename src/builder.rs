@@ -94,6 +94,21 @@ impl Builder {
         self
     }
 
+    /// Whether what goes to disk is encrypted; `true` by default, where this feature is built in.
+    ///
+    /// With AES-256-GCM: each slot with a nonce of its own, bound to its stream and its place there, under a key that is made
+    /// with the temp file and never leaves memory. What is read back is then always authenticated, whatever
+    /// [`verify`](Self::verify) says, and blocks are wiped when they are freed.
+    ///
+    /// Payload is never encrypted where it lies, for a reader may be about to take it: each I/O thread that writes, at most four
+    /// for a temp directory, has a block of its own for that, 64 KiB at most. This is besides the `memory_limit` of buffers,
+    /// whose whole window is theirs.
+    #[cfg(feature = "encryption")]
+    pub fn encrypt(mut self, encrypt: bool) -> Self {
+        self.settings.encrypt = Some(encrypt);
+        self
+    }
+
     /// The buffer. Makes no file and takes no block.
     ///
     /// # Errors

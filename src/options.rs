@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) on_full: OnFull,
     pub(crate) place: Place,
     pub(crate) verify: bool,
+    /// None where nothing was said: wherever encryption is built in.
+    pub(crate) encrypt: Option<bool>,
 }
 
 impl Default for Settings {
@@ -45,6 +47,7 @@ impl Default for Settings {
             on_full: OnFull::Wait,
             place: Place::default(),
             verify: true,
+            encrypt: None,
         }
     }
 }
@@ -61,6 +64,8 @@ impl Settings {
         if self.place.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
             return refuse("temp_dir", "is an empty path".into());
         }
+        // The crate's own tests look at what the file holds: there it is off unless they ask for it.
+        let encrypt = self.encrypt.unwrap_or(cfg!(all(feature = "encryption", not(test))));
         let block = block_size(self.memory_limit, self.disk_limit);
         let slots = match self.disk_limit {
             None => MAX_SLOTS,
@@ -76,7 +81,14 @@ impl Settings {
             );
         }
         Ok(Options {
-            limits: Limits { memory: self.memory_limit, block, disk: self.disk_limit, slots, on_full: self.on_full },
+            limits: Limits {
+                memory: self.memory_limit,
+                block,
+                encrypt,
+                disk: self.disk_limit,
+                slots,
+                on_full: self.on_full,
+            },
             place: self.place,
             verify: self.verify,
         })
@@ -85,7 +97,7 @@ impl Settings {
     /// What a pool's settings mean for each of its buffers.
     pub(crate) fn for_members(self) -> Self {
         let memory_limit = self.memory_limit.min(DEFAULT_MEMORY);
-        Self { memory_limit, disk_limit: None, place: Place::default(), ..self }
+        Self { memory_limit, disk_limit: None, place: Place::default(), encrypt: None, ..self }
     }
 
     /// Checks the settings of a pool's buffer against the pool's own.
@@ -105,6 +117,9 @@ impl Settings {
         if self.place.allow_memory_backed {
             return refuse("allow_memory_backed_dir", "is the pool's to choose".into());
         }
+        if self.encrypt.is_some() {
+            return refuse("encrypt", "is the pool's to choose".into());
+        }
         let slots = match self.disk_limit {
             None => pool.slots,
             Some(bytes) => Geometry::new(pool.block).slots_within(bytes),
@@ -122,6 +137,7 @@ impl Settings {
             limits: Limits {
                 memory: self.memory_limit,
                 block: pool.block,
+                encrypt: pool.encrypt,
                 disk: self.disk_limit.or(pool.disk),
                 slots,
                 on_full: self.on_full,
@@ -159,6 +175,8 @@ pub(crate) struct Limits {
     pub(crate) memory: usize,
     /// Bytes of one block, and of one slot's payload.
     pub(crate) block: usize,
+    /// What goes to disk is encrypted, and freed blocks are wiped.
+    pub(crate) encrypt: bool,
     /// The `disk_limit` as the user gave it, for errors.
     pub(crate) disk: Option<u64>,
     /// How many slots that is; none never spills.

@@ -197,6 +197,13 @@ impl PoolBuilder {
         self
     }
 
+    /// As [`Builder::encrypt`], for all of them.
+    #[cfg(feature = "encryption")]
+    pub fn encrypt(mut self, encrypt: bool) -> Self {
+        self.settings.encrypt = Some(encrypt);
+        self
+    }
+
     /// How much of the file is kept for reuse when it is not in use, in bytes; 64 MiB by default. A recycled region
     /// is written several times as fast as a fresh one. After a second without any traffic on disk nothing is kept.
     pub fn retain(mut self, bytes: u64) -> Self {

@@ -66,6 +66,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("rustix", &["storage"]),
     ("tempfile", &["storage"]),
     ("crc_fast", &["block", "storage"]),
+    ("aws_lc_rs", &["storage/cipher"]),
+    ("zeroize", &["storage/cipher"]),
     ("digest", &["transform/digest", "transform/mod"]),
     ("compression_codecs", &["transform/compression"]),
     ("std::fs", &["storage"]),

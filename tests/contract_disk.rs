@@ -388,7 +388,7 @@ fn c08_after_finish_with_everything_in_memory_a_broken_disk_changes_nothing() {
 fn c08_a_file_cut_short_is_an_error_at_that_offset_and_the_bytes_before_are_good() {
     for whole in [true, false] {
         let scratch = Scratch::new();
-        let (mut writer, mut reader) = scratch.split(LIMIT);
+        let (mut writer, mut reader) = scratch.plain(LIMIT).build().unwrap().into_split();
         write_pattern(&mut writer, 0, 4 * MIB);
         writer.finish().unwrap();
         let file = scratch.file();
@@ -639,7 +639,7 @@ fn c13_without_a_directory_the_systems_own_is_taken_where_it_will_do() {
 
 /// A buffer whose middle is on disk, and its file.
 fn spilled(scratch: &Scratch, verified: bool) -> (SpillWriter, SpillReader, OpenFile) {
-    let (mut writer, reader) = scratch.builder(LIMIT).verify(verified).build().unwrap().into_split();
+    let (mut writer, reader) = scratch.plain(LIMIT).verify(verified).build().unwrap().into_split();
     write_pattern(&mut writer, 0, 2 * MIB);
     let file = scratch.file();
     (writer, reader, file)

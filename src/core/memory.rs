@@ -13,14 +13,16 @@ pub(crate) struct Memory {
     limit: usize,
     /// None for a buffer that stands alone: its limit is all there is.
     lender: Option<Arc<dyn Lender>>,
+    /// Blocks are wiped when they are freed.
+    secret: bool,
     held: usize,
     lent: usize,
     peak: usize,
 }
 
 impl Memory {
-    pub(crate) fn new(limit: usize, lender: Option<Arc<dyn Lender>>) -> Self {
-        Self { limit, lender, held: 0, lent: 0, peak: 0 }
+    pub(crate) fn new(limit: usize, secret: bool, lender: Option<Arc<dyn Lender>>) -> Self {
+        Self { limit, lender, secret, held: 0, lent: 0, peak: 0 }
     }
 
     /// `None` where the lender has none.
@@ -31,7 +33,8 @@ impl Memory {
         }
         self.held += size;
         self.peak = self.peak.max(self.held);
-        Some(Block::allocate(size, reuse))
+        let block = Block::allocate(size, reuse);
+        Some(if self.secret { block.secret() } else { block })
     }
 
     pub(crate) fn can_take(&self, size: usize, purpose: Purpose) -> bool {

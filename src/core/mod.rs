@@ -181,7 +181,7 @@ impl Core {
             ledger: Ledger::default(),
             tail: Tail::None,
             item: Bytes::new(),
-            memory: Memory::new(limits.memory, lender),
+            memory: Memory::new(limits.memory, limits.encrypt, lender),
             disk: Disk::default(),
             ends: Ends::new(),
             grace: Grace::default(),

@@ -73,6 +73,7 @@ fn limits() -> impl Strategy<Value = (Limits, u64)> {
             let limits = Limits {
                 memory: blocks * 64 + odd,
                 block: 64,
+                encrypt: false,
                 disk: slots,
                 slots: slots.unwrap_or(u64::MAX),
                 on_full: if fail { OnFull::Fail } else { OnFull::Wait },
@@ -103,7 +104,10 @@ proptest! {
 }
 
 fn core() -> Core {
-    Core::new(Limits { memory: 256, block: 64, disk: None, slots: u64::MAX, on_full: OnFull::Wait }, None)
+    Core::new(
+        Limits { memory: 256, block: 64, encrypt: false, disk: None, slots: u64::MAX, on_full: OnFull::Wait },
+        None,
+    )
 }
 
 fn herd_op() -> impl Strategy<Value = HerdOp> {
@@ -135,7 +139,7 @@ proptest! {
         order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(),
     ) {
         let on_full = if fail { OnFull::Fail } else { OnFull::Wait };
-        let limits = Limits { memory: 6 * 64, block: 64, disk: Some(slots * 64), slots, on_full };
+        let limits = Limits { memory: 6 * 64, block: 64, encrypt: false, disk: Some(slots * 64), slots, on_full };
         let order: Vec<_> = order.into_iter().filter(|at| *at < count).collect();
         Herd::new(count, limits, &Arc::new(Budget::new(8 * 64, 64))).run(&ops, &order);
     }
@@ -257,7 +261,8 @@ fn c08_a_full_disk_is_tried_again_after_a_free_and_once_a_second() {
 #[test]
 fn c01_a_look_at_an_item_outlasts_its_move_to_disk() {
     let budget = Arc::new(Budget::new(8 * 64, 64));
-    let limits = Limits { memory: 6 * 64, block: 64, disk: None, slots: u64::MAX, on_full: OnFull::Wait };
+    let limits =
+        Limits { memory: 6 * 64, block: 64, encrypt: false, disk: None, slots: u64::MAX, on_full: OnFull::Wait };
     let mut core = Core::new(limits, Some(budget.clone()));
     let others = 8 * 64;
     assert!(budget.take(others, Purpose::Read));
@@ -304,7 +309,8 @@ fn c01_a_look_at_an_item_outlasts_its_move_to_disk() {
 fn c08_a_disk_that_was_full_for_another_is_tried_before_a_write_is_refused() {
     let budget = Arc::new(Budget::new(32 * 64, 64));
     budget.set_exhausted(true);
-    let limits = Limits { memory: 6 * 64, block: 64, disk: None, slots: u64::MAX, on_full: OnFull::Fail };
+    let limits =
+        Limits { memory: 6 * 64, block: 64, encrypt: false, disk: None, slots: u64::MAX, on_full: OnFull::Fail };
     let mut core = Core::new(limits, Some(budget));
     while let Room::Bytes(room) = core.room().unwrap() {
         core.append(&vec![7; room]);

@@ -309,7 +309,7 @@ impl Pool {
         if self.file().is_some() {
             return Ok(());
         }
-        let file = SpillFile::create(&*self.platform, &self.place, self.geometry, offset)?;
+        let file = SpillFile::create(&*self.platform, &self.place, self.geometry, self.limits.encrypt, offset)?;
         let mut disk = self.lock();
         disk.slots.lower_limit(file.slots());
         disk.file = Some(Arc::new(file));

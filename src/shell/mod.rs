@@ -132,7 +132,7 @@ impl Shared {
         let lender = pool.lender();
         let this = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
-            stream: Stream { id, codec: Codec::new(options.verify) },
+            stream: Stream { id, codec: Codec::new(options.verify && !options.limits.encrypt) },
             pool,
             state: Mutex::new(State {
                 core: Core::new(options.limits, lender),

@@ -1,11 +1,14 @@
 //! The slot codec: what goes into a slot and its trailer, and whether what comes back is that.
-//! Never touches a file. The one seam that encryption at rest would change.
+//! Never touches a file. What is encrypted is sealed by the cipher instead.
 
 use crate::{block::Block, slot::TRAILER};
 
 /// A trailer, little-endian: format (1 byte), 3 zeros, length (4), stream (8), index (8), CRC32C of the
 /// payload (4), CRC32C of all before (4); without checksums the last two are zeros.
 pub(crate) type Trailer = [u8; TRAILER];
+
+pub(super) const NO_SLOT: &str = "no slot of this format was written there";
+pub(super) const OTHER_LENGTH: &str = "the slot has another length";
 
 const WITH_CHECKSUM: u8 = 1;
 const WITHOUT_CHECKSUM: u8 = 2;
@@ -44,10 +47,10 @@ impl Codec {
     pub(crate) fn open(self, stream: u64, index: u64, payload: &[u8], trailer: &Trailer) -> Result<(), &'static str> {
         let expected = self.header(stream, index, payload.len());
         for (field, problem) in [
-            (0..4, "no slot of this format was written there"),
+            (0..4, NO_SLOT),
             (8..16, "the slot belongs to another stream"),
             (16..24, "the slot belongs to another place in the stream"),
-            (4..8, "the slot has another length"),
+            (4..8, OTHER_LENGTH),
         ] {
             if expected[field.clone()] != trailer[field] {
                 return Err(problem);

@@ -1,6 +1,11 @@
 //! One temp file and its slots: sealed on the way in, checked on the way out.
 //! Never knows whose slots they are, nor why they are written.
 
+#[cfg(feature = "encryption")]
+mod cipher;
+#[cfg(not(feature = "encryption"))]
+#[path = "no_cipher.rs"]
+mod cipher;
 mod codec;
 mod place;
 pub(crate) mod sys;
@@ -16,11 +21,12 @@ use std::{
 
 pub(crate) use self::codec::Codec;
 use self::{
+    cipher::Cipher,
     codec::Trailer,
     sys::{Platform, RawFile},
 };
 use crate::{
-    block::Block,
+    block::{Block, Reuse},
     error::{SpillError, StorageOp},
     options::Place,
     slot::{GROUP, Geometry, SlotRun, TRAILER, io_pieces},
@@ -32,6 +38,9 @@ const GROW: u64 = 64 << 20;
 
 /// Trailers that are read at once and kept for the reads that follow: one system call for a MiB of the largest blocks.
 const TRAILERS_AHEAD: usize = 16;
+
+/// Slots that are sealed at a time, into memory that is nobody's window.
+const SEALED: usize = 1;
 
 /// Slots that are read at a time: what has been read is checked while it is still in the processor's cache.
 const STEP: usize = 4;
@@ -47,6 +56,8 @@ pub(crate) struct SpillFile {
     limit: u64,
     reads_cached: AtomicBool,
     turn: Mutex<()>,
+    /// Where what is written is encrypted.
+    cipher: Option<Cipher>,
 }
 
 /// Whose slots are written or read.
@@ -130,16 +141,21 @@ pub(crate) enum ReadFault {
 }
 
 impl SpillFile {
-    /// Makes a file in a fit directory. `offset` is the stream's, for errors.
+    /// Makes a file in a fit directory. `offset` is the stream's, for errors. What is written is
+    /// encrypted if that is asked for.
     pub(crate) fn create(
         platform: &dyn Platform,
         place: &Place,
         geometry: Geometry,
+        encrypt: bool,
         offset: u64,
     ) -> Result<Self, SpillError> {
         let dir = place.choose(platform, offset)?;
         let raw =
             platform.create(&dir).map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
+        let cipher = if encrypt { Some(Cipher::new()) } else { None };
+        let cipher =
+            cipher.transpose().map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
         let limit = platform.file_size_limit().unwrap_or(u64::MAX).min(i64::MAX as u64);
         Ok(Self {
             raw,
@@ -149,6 +165,7 @@ impl SpillFile {
             limit,
             reads_cached: AtomicBool::new(true),
             turn: Mutex::new(()),
+            cipher,
         })
     }
 
@@ -200,12 +217,8 @@ impl SpillFile {
             return Progress { done, fault: Some(error) };
         }
         for piece in io_pieces(run) {
-            let (mut payloads, mut trailers) = (Vec::new(), Vec::new());
-            for (stream, (index, block)) in blocks.by_ref().take(piece.count as usize) {
-                payloads.push(block.filled());
-                trailers.push(stream.codec.seal(stream.id, *index, block));
-            }
-            let progress = self.write_piece(piece, &payloads, &trailers);
+            let blocks: Vec<_> = blocks.by_ref().take(piece.count as usize).collect();
+            let progress = self.write_piece(piece, &blocks);
             done += progress.done;
             if progress.fault.is_some() {
                 return Progress { done, ..progress };
@@ -214,15 +227,25 @@ impl SpillFile {
         Progress { done, fault: None }
     }
 
-    fn write_piece(&self, piece: SlotRun, payloads: &[&[u8]], trailers: &[Trailer]) -> Progress<io::Error> {
-        let mut bufs: Vec<_> = payloads.iter().map(|payload| IoSlice::new(payload)).collect();
+    fn write_piece(&self, piece: SlotRun, blocks: &[(Stream, &(u64, Arc<Block>))]) -> Progress<io::Error> {
         // All payloads but the last fill their slots, so they lie end to end in the file.
-        debug_assert!(payloads.iter().rev().skip(1).all(|payload| payload.len() == self.geometry.block()));
-        let (written, mut fault) = self.write_all(&mut bufs, self.geometry.payload(piece.first));
+        debug_assert!(blocks.iter().rev().skip(1).all(|(_, (_, block))| block.len() == self.geometry.block()));
+        let mut trailers = Vec::with_capacity(blocks.len());
+        let (written, mut fault) = match &self.cipher {
+            None => {
+                let seal = |(stream, (index, block)): &(Stream, &(u64, Arc<Block>))| {
+                    stream.codec.seal(stream.id, *index, block)
+                };
+                trailers.extend(blocks.iter().map(seal));
+                let mut bufs: Vec<_> = blocks.iter().map(|(_, (_, block))| IoSlice::new(block.filled())).collect();
+                self.write_all(&mut bufs, self.geometry.payload(piece.first))
+            }
+            Some(cipher) => self.write_sealed(cipher, piece, blocks, &mut trailers),
+        };
         let mut whole = 0;
         let mut end = 0;
-        for payload in payloads {
-            end += payload.len();
+        for (_, (_, block)) in blocks {
+            end += block.len();
             if end > written {
                 break;
             }
@@ -236,6 +259,38 @@ impl SpillFile {
             fault = trouble.or(fault);
         }
         Progress { done: whole, fault }
+    }
+
+    /// Seals a few payloads at a time and writes them while they are in the processor's cache.
+    fn write_sealed(
+        &self,
+        cipher: &Cipher,
+        piece: SlotRun,
+        blocks: &[(Stream, &(u64, Arc<Block>))],
+        trailers: &mut Vec<Trailer>,
+    ) -> (usize, Option<io::Error>) {
+        // No buffer's: at a full window none of them has a block to spare. One for each thread that writes is the most.
+        let mut scratch = Block::allocate(SEALED * self.geometry.block(), Reuse::Newest);
+        let mut done = 0;
+        for blocks in blocks.chunks(SEALED) {
+            scratch.receive(blocks.iter().map(|(_, (_, block))| block.len()).sum());
+            let mut into = scratch.filled_mut();
+            for (stream, (index, block)) in blocks {
+                let (sealed, rest) = into.split_at_mut(block.len());
+                match cipher.seal(stream.id, *index, block.filled(), sealed) {
+                    Ok(trailer) => trailers.push(trailer),
+                    Err(error) => return (done, Some(error)),
+                }
+                into = rest;
+            }
+            let mut bufs = [IoSlice::new(scratch.filled())];
+            let (written, fault) = self.write_all(&mut bufs, self.geometry.payload(piece.first) + done as u64);
+            done += written;
+            if fault.is_some() {
+                return (done, fault);
+            }
+        }
+        (done, None)
     }
 
     fn write_all(&self, mut bufs: &mut [IoSlice<'_>], at: u64) -> (usize, Option<io::Error>) {
@@ -317,7 +372,11 @@ impl SpillFile {
                         let error = trouble.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                         return Progress { done, fault: Some(ReadFault::Io(error)) };
                     };
-                    if let Err(reason) = stream.codec.open(stream.id, index, payload, trailer) {
+                    let opened = match &self.cipher {
+                        None => stream.codec.open(stream.id, index, payload, trailer),
+                        Some(cipher) => cipher.open(stream.id, index, payload, trailer),
+                    };
+                    if let Err(reason) = opened {
                         return Progress { done, fault: Some(ReadFault::Corrupt(reason)) };
                     }
                     done += 1;

@@ -269,6 +269,14 @@ impl Scratch {
         SpillBuffer::builder().memory_limit(memory_limit).temp_dir(self.path())
     }
 
+    /// The same where what is on disk is as it was written, for those who look for it there.
+    pub fn plain(&self, memory_limit: usize) -> Builder {
+        let builder = self.builder(memory_limit);
+        #[cfg(feature = "encryption")]
+        let builder = builder.encrypt(false);
+        builder
+    }
+
     pub fn split(&self, memory_limit: usize) -> (SpillWriter, SpillReader) {
         self.builder(memory_limit).build().unwrap().into_split()
     }
