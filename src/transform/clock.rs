@@ -34,7 +34,12 @@ impl Pause {
     }
 
     /// Ready where nothing is waited for.
+    #[inline]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.sleep.is_some() { self.poll_sleep(cx) } else { Poll::Ready(()) }
+    }
+
+    fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(sleep) = &mut self.sleep {
             ready!(sleep.as_mut().poll(cx));
             self.sleep = None;

@@ -128,14 +128,15 @@ impl Output {
     #[inline]
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         if self.first.0.is_empty() {
-            self.seal();
+            if self.filled == 0 {
+                return None;
+            }
+            self.seal_filled();
         }
-        let (chunk, counted) = mem::take(&mut self.first);
-        if !self.others.is_empty() {
-            self.first = self.others.pop_front()?;
-        }
+        let next = if self.others.is_empty() { None } else { self.others.pop_front() };
+        let (chunk, counted) = mem::replace(&mut self.first, next.unwrap_or_default());
         self.made -= counted;
-        if chunk.is_empty() { None } else { Some(chunk) }
+        Some(chunk)
     }
 
     /// Drops what was not taken.
