@@ -166,8 +166,8 @@ impl Output {
     fn seal_filled(&mut self) {
         let filled = mem::take(&mut self.filled);
         let chunk = if filled < self.scratch.len() / 2 {
-            // A few bytes must not keep a whole block.
-            self.scratch.split_to(filled).freeze()
+            // A few bytes must not keep a whole block, nor leave a part of one behind that is too short to be filled well.
+            Bytes::copy_from_slice(&self.scratch[..filled])
         } else {
             self.spent = mem::take(&mut self.scratch).freeze();
             self.spent.slice(..filled)
