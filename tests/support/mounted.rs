@@ -121,20 +121,32 @@ impl Mount {
 
     /// Leaves so much room.
     fn fill(&mut self, room: u64) {
-        if let Some(excess) = self.free().checked_sub(room).filter(|&excess| excess > 1 << 20) {
-            self.occupy("ballast", excess);
+        const STEP: u64 = 8 << 20;
+        let mut number = 0;
+        while let Some(excess) = self.free().checked_sub(room).filter(|&excess| excess > 1 << 20) {
+            let name = format!("ballast {number}");
+            // The last part of what btrfs says is free may be had or not.
+            if self.try_occupy(&name, excess.min(STEP)).is_err() && number > 0 {
+                break;
+            }
+            number += 1;
         }
         (self.free, self.names) = (self.free(), self.names());
     }
 
-    /// A file of this length, which takes as much of the disk.
     fn occupy(&self, name: &str, bytes: u64) -> PathBuf {
+        self.try_occupy(name, bytes).unwrap()
+    }
+
+    /// A file of this length, which takes as much of the disk.
+    fn try_occupy(&self, name: &str, bytes: u64) -> std::io::Result<PathBuf> {
         let path = self.at.join(name);
-        let file = fs::File::create(&path).unwrap();
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
+        let file = fs::File::create(&path)?;
+        let taken = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes);
         // Before it is on its way, btrfs does not know what it takes.
-        rustix::fs::syncfs(&file).unwrap();
-        path
+        rustix::fs::syncfs(&file)?;
+        taken?;
+        Ok(path)
     }
 
     /// Bytes that a user may still take.
@@ -171,7 +183,7 @@ impl Mount {
         run(Command::new("btrfs").args(["quota", "enable"]).arg(&self.at)).unwrap();
         run(Command::new("btrfs").args(["quota", "rescan", "-w"]).arg(&self.at)).unwrap();
         // What is there counts too.
-        let held = fs::metadata(self.at.join("ballast")).unwrap().len();
+        let held: u64 = self.names.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
         let limit = (held + bytes).to_string();
         run(Command::new("btrfs").args(["qgroup", "limit", &limit]).arg(&self.at)).unwrap();
     }
