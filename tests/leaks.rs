@@ -229,7 +229,8 @@ fn one(buffer: SpillBuffer, phase: Phase, end: End, by: By) {
     let (mut writer, mut reader) = buffer.into_split();
     let lent = bring(phase, &mut writer, &mut reader);
     let control = writer.control();
-    let closed = writer.closed();
+    let mut closed = Box::pin(writer.closed());
+    let _ = poll_once(closed.as_mut());
     let from = reader.stats().read;
     match by {
         By::Blocking => {
@@ -452,17 +453,17 @@ fn c12_each_end_in_each_phase_gives_back_each_allocation() {
                             if pooled { (pool.builder(), 2 * LIMIT) } else { (scratch.builder(LIMIT), LIMIT) };
                         builder.memory_limit(limit).disk_limit(disk).build().unwrap()
                     };
-                    // The first may make what stays: a thread, a table that grew.
+                    // The first may make what stays: a thread, a table that grew. So may the harness at any time, but not
+                    // three times on end.
                     one(make(), phase, end, by);
-                    let before = ALLOCATIONS.load(Ordering::Relaxed);
-                    one(make(), phase, end, by);
-                    one(make(), phase, end, by);
-                    let given_back = || ALLOCATIONS.load(Ordering::Relaxed) - before < 2;
-                    assert!(
-                        holds_within(Duration::from_secs(10), given_back),
-                        "{} allocations stay of 2 streams: {phase:?}, {end:?}, {by:?}, in a pool: {pooled}",
-                        ALLOCATIONS.load(Ordering::Relaxed) - before
-                    );
+                    let stay = || {
+                        let before = ALLOCATIONS.load(Ordering::Relaxed);
+                        one(make(), phase, end, by);
+                        one(make(), phase, end, by);
+                        !holds_within(Duration::from_secs(5), || ALLOCATIONS.load(Ordering::Relaxed) - before < 2)
+                    };
+                    let leaks = (0..3).all(|_| stay());
+                    assert!(!leaks, "something stays of each stream: {phase:?}, {end:?}, {by:?}, in a pool: {pooled}");
                 }
             }
         }
