@@ -101,7 +101,7 @@ impl<'a> PipelineReader<'a> {
                 return Poll::Ready(Ok(true));
             }
             Ok(None) => None,
-            Err(fault) => Some(Faults::of(fault, |but| {
+            Err(fault) => Some(Faults::of(fault, &self.live, cx, |cx, but| {
                 let mut faults = self.upstream.look(cx, but);
                 faults.extend(self.chain.look(cx));
                 faults

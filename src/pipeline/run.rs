@@ -195,7 +195,7 @@ impl<D: Drain> Engine<'_, D> {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(Err(Faults::of(fault, |but| {
+        Poll::Ready(Err(Faults::of(fault, &self.live, cx, |cx, but| {
             let mut faults = self.upstream.look(cx, but);
             faults.extend(self.last.look(cx, but));
             faults

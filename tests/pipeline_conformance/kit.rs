@@ -262,6 +262,7 @@ pub struct Plan {
     pub panic_write: Option<usize>,
     /// Each write waits here first.
     pub write_gate: Option<Gate>,
+    pub flush_gate: Option<Gate>,
     pub close_gate: Option<Gate>,
     pub fail_flush: bool,
     pub fail_close: bool,
@@ -331,8 +332,11 @@ impl Drain for Bin {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
         assert!(!self.over, "flushed after its end");
+        if let Some(gate) = &self.plan.flush_gate {
+            std::task::ready!(gate.poll(cx));
+        }
         self.log.note("flush");
         Poll::Ready(if self.plan.fail_flush { Err(self.failure(101)) } else { Ok(()) })
     }

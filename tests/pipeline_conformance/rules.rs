@@ -317,6 +317,24 @@ fn rule_07_a_finish_may_give_bytes_and_its_error_is_no_end() {
 }
 
 #[test]
+fn rule_07_a_flush_is_awaited() {
+    both(|middle| {
+        for closes in [true, false] {
+            let (log, gate) = (Log::default(), Gate::default());
+            let plan = Plan { flush_gate: Some(gate.clone()), ..Plan::default() };
+            let run = middle.put(feed(&log, chunks(2))).into_drain(Bin::with(&log, plan));
+            let run = if closes { run } else { run.keep_open() };
+            let mut run = pin!(run.run());
+            settle(run.as_mut(), &Counting::new());
+            assert_eq!((log.got(), log.count("flush"), log.count("close")), (bytes_of(2).to_vec(), 0, 0));
+            gate.open();
+            block_on(run).unwrap();
+            assert_eq!((log.count("flush"), log.count("close")), (1, usize::from(closes)), "{:?}", log.events());
+        }
+    });
+}
+
+#[test]
 fn rule_08_a_slow_close_has_a_limit_and_a_failed_one_is_told() {
     both(|middle| {
         paused(async {
@@ -325,7 +343,8 @@ fn rule_08_a_slow_close_has_a_limit_and_a_failed_one_is_told() {
             let run = middle.put(feed(&log, chunks(2))).into_drain(Bin::with(&log, plan));
             let limit = Duration::from_secs(7);
             let begun = tokio::time::Instant::now();
-            let error = run.close_limit(limit).run().await.unwrap_err();
+            let ended = tokio::time::timeout(limit * 2, run.close_limit(limit).run()).await;
+            let error = ended.expect("it waits for ever").unwrap_err();
             assert!(begun.elapsed() >= limit && begun.elapsed() < limit * 2);
             assert!(matches!(error.cause().downcast_ref(), Some(Interrupted::CloseTimeout { .. })), "{error:?}");
             assert_eq!((error.stage(), error.kind()), (Some("sink"), io::ErrorKind::TimedOut));
