@@ -115,7 +115,7 @@ impl<'a> PipelineReader<'a> {
             return Poll::Ready(Err(fault));
         }
         if self.chain.is_stopped() {
-            self.upstream.stop_all();
+            self.upstream.stop_all(&self.live);
         }
         self.stopped |= self.upstream.poll(cx, &self.live)? == Some(Ended::Stopped);
         self.chain.begin_turn();
@@ -146,6 +146,7 @@ impl<'a> PipelineReader<'a> {
     }
 
     fn fail(&mut self, cause: &Cause, leavings: &mut Leavings) {
+        self.live.rest_all();
         self.chain.fail(cause, leavings);
         self.upstream.fail(cause, leavings);
     }

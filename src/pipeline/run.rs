@@ -212,7 +212,7 @@ impl<D: Drain> Engine<'_, D> {
             return Poll::Ready(Ok(()));
         }
         if self.last.is_stopped() {
-            self.upstream.stop_all();
+            self.upstream.stop_all(&self.live);
         }
         let sink = self.live.len() - 1;
         if self.last.is_closing() {
@@ -255,6 +255,7 @@ impl<D: Drain> Engine<'_, D> {
     }
 
     fn fail(&mut self, cause: &Cause, leavings: &mut Leavings) {
+        self.live.rest_all();
         self.last.abort(cause);
         self.last.fail(cause, leavings);
         self.upstream.fail(cause, leavings);

@@ -58,6 +58,7 @@ impl Settled {
     /// What comes of it.
     pub(super) fn result(self) -> Result<Report, PipelineError> {
         let Self { live, began, outcome, faults, leavings } = self;
+        live.rest_all();
         let name = |index: usize| live.name(index).to_owned();
         let failure = |fault: Fault| {
             let index = fault.index?;

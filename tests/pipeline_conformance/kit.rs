@@ -125,32 +125,46 @@ pub fn same(a: &(dyn Error + Send + Sync + 'static), b: &(dyn Error + Send + Syn
 
 /// What waits until the test opens it.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<Mutex<(bool, Option<Waker>)>>);
+pub struct Gate(Arc<Mutex<Door>>);
+
+#[derive(Default)]
+struct Door {
+    open: bool,
+    for_good: bool,
+    waker: Option<Waker>,
+}
 
 impl Gate {
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut gate = self.0.lock().unwrap();
-        if gate.0 {
+        let mut door = self.0.lock().unwrap();
+        if door.open {
             return Poll::Ready(());
         }
-        gate.1 = Some(cx.waker().clone());
+        door.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
     pub fn open(&self) {
         let waker = {
-            let mut gate = self.0.lock().unwrap();
-            gate.0 = true;
-            gate.1.take()
+            let mut door = self.0.lock().unwrap();
+            door.open = true;
+            door.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
+    /// Never shut again.
+    pub fn open_for_good(&self) {
+        self.0.lock().unwrap().for_good = true;
+        self.open();
+    }
+
     /// Shut again behind what has passed.
     pub fn shut(&self) {
-        self.0.lock().unwrap().0 = false;
+        let mut door = self.0.lock().unwrap();
+        door.open = door.for_good;
     }
 }
 

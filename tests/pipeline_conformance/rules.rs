@@ -473,16 +473,8 @@ fn rule_11_however_much_a_transform_inflates_memory_is_bounded() {
             settle(run.as_mut(), &Counting::new());
             assert!(handle.stages()[1].bytes_out <= 64 * KIB as u64, "{:?}", handle.stages());
         }
-        // From now on it is open at every poll.
-        let report = block_on(std::future::poll_fn(|cx| {
-            gate.open();
-            let polled = run.as_mut().poll(cx);
-            if polled.is_pending() {
-                cx.waker().wake_by_ref();
-            }
-            polled
-        }))
-        .unwrap();
+        gate.open_for_good();
+        let report = block_on(run).unwrap();
         assert_eq!(log.got().len(), 4_000_000);
         assert!(log.got().iter().all(|byte| *byte == 0));
         let most = *log.sizes().iter().max().unwrap();
@@ -639,4 +631,55 @@ fn rule_15_every_stage_counts_and_shows_it() {
         assert!(report.stages()[0].waited > Duration::ZERO && report.stages()[0].waited <= report.elapsed());
         assert_eq!(report.take(key).as_deref(), Some("tail"));
     });
+}
+
+/// A handle showed nothing of a wait before that was over, and the report nothing of one that a failure had ended.
+#[test]
+fn rule_15_what_is_waited_for_is_seen_while_it_is_and_in_the_end() {
+    for fails in [false, true] {
+        let (scratch, log, gate) = (Scratch::new(), Log::default(), Gate::default());
+        // The spill is full, and the sink takes nothing; the source is always ready.
+        let buffer = scratch.builder(64 * KIB).disk_limit(0).build().unwrap();
+        let plan = Plan { write_gate: Some(gate.clone()), ..Plan::default() };
+        let pipeline = feed(&log, much(10)).spill("spill", buffer).then("t", Probe::new(&log, "t"));
+        let run = pipeline.into_drain(Bin::with(&log, plan));
+        let handle = run.handle();
+        let waited = || handle.stages().iter().map(|stage| stage.waited).collect::<Vec<_>>();
+        let mut run = pin!(run.run());
+        settle(run.as_mut(), &Counting::new());
+        let before = waited();
+        assert!(before[1] > Duration::ZERO && before[3] > Duration::ZERO, "{before:?}");
+        eventually("it is seen to grow", || waited()[1] > before[1] && waited()[3] > before[3]);
+        let before = waited();
+        assert_eq!((before[0], before[2]), (Duration::ZERO, Duration::ZERO));
+        let report = if fails {
+            handle.cancel(Planned(15));
+            cancelled(block_on(run), 15).report().stages().to_vec()
+        } else {
+            gate.open_for_good();
+            block_on(run).unwrap().stages().to_vec()
+        };
+        let in_the_end: Vec<_> = report.iter().map(|stage| stage.waited).collect();
+        assert!(in_the_end[1] >= before[1] && in_the_end[3] >= before[3], "{in_the_end:?}, {before:?} before");
+        assert_eq!(waited(), in_the_end, "it goes on after the end");
+    }
+}
+
+#[test]
+fn rule_15_nobody_waits_for_what_was_stopped() {
+    let (scratch, log, close) = (Scratch::new(), Log::default(), Gate::default());
+    let buffer = scratch.builder(64 * KIB).disk_limit(0).build().unwrap();
+    let plan = Plan { close_gate: Some(close.clone()), ..Plan::default() };
+    let steps = much(10).into_iter().chain([Step::Sleep]);
+    let pipeline = feed(&log, steps).spill("spill", buffer).then("take", Take(20));
+    let run = pipeline.into_drain(Bin::with(&log, plan));
+    let handle = run.handle();
+    let waited = || handle.stages().iter().map(|stage| stage.waited).collect::<Vec<_>>();
+    let mut run = pin!(run.run());
+    settle(run.as_mut(), &Counting::new());
+    let before = waited();
+    eventually("the sink's end is waited for", || waited()[3] > before[3]);
+    assert_eq!(waited()[..3], before[..3]);
+    close.open();
+    assert_eq!(stopped(&block_on(run).unwrap()), Some(20));
 }
