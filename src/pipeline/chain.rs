@@ -178,7 +178,7 @@ fn pull(
                     Ok(Step::NeedInput) => {}
                     Ok(Step::Wait(wait)) => {
                         if let Err(error) = part.pause.begin(wait) {
-                            return Poll::Ready(Err(Fault::of(index, Box::from(error))));
+                            return Poll::Ready(Err(Fault::of(index, error)));
                         }
                     }
                     Ok(Step::End) => {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::error::Cause;
+use crate::error::shared;
 
 /// What a stage has done so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl Handle {
 
     /// Fails the pipeline with this cause, at once: whatever it waits for. Does nothing after an earlier failure or the end.
     pub fn cancel(&self, cause: impl Into<Box<dyn Error + Send + Sync>>) {
-        self.live.cancel(cause.into().into());
+        self.live.cancel(shared(cause));
     }
 
     /// What each stage has done so far: the source first, the sink last.

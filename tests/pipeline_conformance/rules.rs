@@ -5,7 +5,7 @@ use std::{convert::Infallible, error::Error as _, io, pin::pin, time::Duration};
 use bytes::{Buf, Bytes};
 use futures_util::SinkExt;
 use spillbuffer::pipeline::{Interrupted, Outcome, Pipeline};
-use spillbuffer::transform::{Flow, Output, Transform, Within};
+use spillbuffer::transform::{Flow, Map, Output, Transform, Within};
 use spillbuffer::{SpillBuffer, SpillError, SpillPool};
 use tokio::io::AsyncReadExt;
 
@@ -91,6 +91,41 @@ fn rule_02_a_consequence_yields_to_the_cause_behind_it() {
         let steps = chunks(1).into_iter().chain([fail(2)]);
         let run = middle.put(feed(&log, steps).then("t", broken)).into_drain(Bin::with(&log, plan));
         failed(block_on(run.run()), "t", 1, 0);
+    });
+}
+
+/// A sink with streams of its own tells them why, as does a user who cancels several pipelines at once.
+#[test]
+fn rule_02_a_cause_that_is_shared_keeps_its_type_wherever_it_is_handed_on() {
+    both(|middle| {
+        let cause: Cause = std::sync::Arc::new(Planned(2));
+        let log = Log::default();
+        let (writer, mut reader) = SpillBuffer::new().into_split();
+        let (other, mut others) = SpillBuffer::new().into_split();
+        let run = middle.put(feed(&log, [Step::Sleep])).into_spill(writer);
+        run.handle().cancel(Cause::clone(&cause));
+        other.fail(Cause::clone(&cause));
+        let error = cancelled(block_on(run.run()), 2);
+        assert!(same(error.cause(), &*cause));
+        for reader in [&mut reader, &mut others] {
+            let met = block_on(reader.next_chunk()).unwrap_err();
+            let met = met.source().unwrap().downcast_ref::<Planned>().unwrap();
+            assert!(std::ptr::eq(met, cause.downcast_ref().unwrap()));
+        }
+
+        // A source, a stage and a closure give it back.
+        for who in 0..3 {
+            let fails = |i| (i == who).then(|| Cause::clone(&cause));
+            let steps = chunks(1).into_iter().chain(fails(0).map(|cause| Step::Fail(cause.into())));
+            let (mut stage, mut sink) = (fails(1), fails(2));
+            let map = Map::new(move |chunk| stage.take().map_or(Ok(chunk), Err));
+            let run = middle.put(feed(&log, steps).then("map", map)).for_each(move |_| {
+                let failure = sink.take();
+                async { failure.map_or(Ok(std::ops::ControlFlow::Continue(())), Err) }
+            });
+            let error = block_on(run.run()).unwrap_err();
+            assert!(same(error.cause(), &*cause), "{who}: {error:?}");
+        }
     });
 }
 

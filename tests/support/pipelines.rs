@@ -224,10 +224,10 @@ async fn write(pipeline: Pipeline<'static>, manner: Manner) -> Arrived {
 /// A closure that fails at a chunk fails as does a writer at a call.
 async fn each(pipeline: Pipeline<'static>, manner: Manner) -> Arrived {
     let seen: Arc<Mutex<Arrived>> = Arc::default();
-    let sees = Arc::clone(&seen);
+    let shared = Arc::clone(&seen);
     let mut calls = 0..;
     let each = pipeline.for_each(move |chunk: Bytes| {
-        let (seen, call) = (Arc::clone(&sees), calls.next());
+        let (seen, call) = (Arc::clone(&shared), calls.next());
         async move {
             pend(manner).await;
             let mut seen = seen.lock().unwrap();
