@@ -12,6 +12,7 @@ use std::{
     pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -554,9 +555,9 @@ pub fn cancelled(ended: Result<Report, PipelineError>, k: usize) -> PipelineErro
     error
 }
 
-/// Runs a future that has to wait for time, whose clock goes on by itself.
+/// Runs a future that has to wait for time, whose clock goes on by itself: what waits for nothing in it hangs for an hour of that.
 pub fn paused<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let future = pin!(future);
-    runtime.block_on(future)
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(3600), future).await.expect("it hangs") })
 }
