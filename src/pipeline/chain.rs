@@ -86,8 +86,8 @@ impl<'a> Chain<'a> {
     }
 
     /// Nothing more is wanted of the source, and that is no failure.
-    pub(super) fn stop(&mut self, live: &Live) {
-        self.inlet.stop(live);
+    pub(super) fn stop(&mut self) {
+        self.inlet.source = None;
     }
 
     /// Whether the source has failed too.
@@ -183,7 +183,7 @@ fn pull(
                     }
                     Ok(Step::End) => {
                         if stage.is_stopped() {
-                            inlet.stop(live);
+                            inlet.source = None;
                         }
                         return Poll::Ready(Ok(None));
                     }
@@ -207,11 +207,6 @@ fn pull(
 }
 
 impl Inlet<'_> {
-    fn stop(&mut self, live: &Live) {
-        self.source = None;
-        live.rest_until(self.index);
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Result<Option<Bytes>, Fault>> {
         loop {
             let Some(source) = &mut self.source else { return Poll::Ready(Ok(None)) };

@@ -77,7 +77,7 @@ impl<'a, D: Drain> Segment<'a, D> {
                     }
                     Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
                     Poll::Pending if self.chain.yields() => return Poll::Pending,
-                    Poll::Pending => return self.poll_idle(cx, live),
+                    Poll::Pending => return self.poll_idle(cx),
                 },
                 State::Moving => ready!(self.poll_write(cx, live))?,
                 State::Flushing(ended) => {
@@ -142,7 +142,7 @@ impl<'a, D: Drain> Segment<'a, D> {
         }
         self.unflushed = true;
         if self.drain.has_enough() {
-            self.stop(live);
+            self.stop();
         } else if written == 0 {
             return Poll::Ready(Err(self.fault(Interrupted::NoProgress.into())));
         }
@@ -150,7 +150,7 @@ impl<'a, D: Drain> Segment<'a, D> {
     }
 
     /// There is nothing to write for now: what was written goes on, and a drain that has gone is noticed.
-    fn poll_idle(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Result<Ended, Fault>> {
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ended, Fault>> {
         if let Poll::Ready(cause) = self.drain.poll_broken(cx) {
             return Poll::Ready(Err(self.fault(cause)));
         }
@@ -160,7 +160,7 @@ impl<'a, D: Drain> Segment<'a, D> {
             self.unflushed = false;
             flushed.map_err(|cause| self.fault(cause))?;
             if self.drain.has_enough() {
-                self.stop(live);
+                self.stop();
                 // The flush and the close are for the next turn.
                 cx.waker().wake_by_ref();
             }
@@ -168,9 +168,9 @@ impl<'a, D: Drain> Segment<'a, D> {
         Poll::Pending
     }
 
-    fn stop(&mut self, live: &Live) {
+    fn stop(&mut self) {
         self.chunk = Bytes::new();
-        self.chain.stop(live);
+        self.chain.stop();
         self.state = State::Flushing(Ended::Stopped);
     }
 

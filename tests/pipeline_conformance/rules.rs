@@ -625,14 +625,16 @@ fn rule_14_errors_beside_the_end_are_in_the_report() {
     assert!(std::ptr::eq(side.find::<Planned>().unwrap(), error.find::<Planned>().unwrap()));
     assert_eq!((side.stage(), copy.count("close"), copy.count("abort")), (Some("copy"), 0, 1));
     assert!(bytes_of(4).starts_with(&copy.got()));
-    // And its end is the end.
-    let (log, copy) = (Log::default(), Log::default());
+    // And its end is the end, for which the branch need not wait until the main one's sink has closed.
+    let (log, copy, close) = (Log::default(), Log::default(), Gate::default());
     let mut pipeline = feed(&log, chunks(4));
     let branch = pipeline.branch("copy", SpillBuffer::new());
-    let (main, side) = block_on(async {
-        tokio::join!(pipeline.into_drain(Bin::new(&log)).run(), branch.into_drain(Bin::new(&copy)).run())
-    });
-    assert!(main.is_ok() && side.is_ok());
+    let plan = Plan { close_gate: Some(close.clone()), ..Plan::default() };
+    let mut main = pin!(pipeline.into_drain(Bin::with(&log, plan)).run());
+    settle(main.as_mut(), &Counting::new());
+    block_on(branch.into_drain(Bin::new(&copy)).run()).unwrap();
+    close.open();
+    block_on(main).unwrap();
     assert_eq!((log.got(), copy.got(), copy.count("close")), (bytes_of(4).to_vec(), bytes_of(4).to_vec(), 1));
 }
 
