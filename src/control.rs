@@ -56,20 +56,6 @@ impl Control {
         self.shared.abort(SpillError::writer_failed(cause));
     }
 
-    // A cause that others have a share of too keeps its type only if it is handed on as it is.
-
-    pub(crate) fn fail_with(&self, cause: Arc<dyn Error + Send + Sync>) {
-        self.shared.fail(SpillError::WriterFailed { cause });
-    }
-
-    pub(crate) fn abort_with(&self, cause: Arc<dyn Error + Send + Sync>) {
-        self.shared.abort(SpillError::WriterFailed { cause });
-    }
-
-    pub(crate) fn cancel_with(&self, cause: Arc<dyn Error + Send + Sync>) {
-        self.shared.end_reader(SpillError::Cancelled { cause });
-    }
-
     /// Ready when the reader has ended and nothing of the buffer is on disk or on its way there any more.
     pub(crate) fn poll_released(&self, cx: &Context<'_>) -> Poll<()> {
         self.shared.poll_released(cx)

@@ -11,6 +11,15 @@ use std::{
 /// A cause handed in by a user, shared so that an error can be told to both sides and again.
 pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
 
+/// A cause as it was handed in. One that was shared already is shared on: behind the `Arc`, which is an error too, nobody would
+/// find its type.
+pub(crate) fn shared(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
+    match cause.into().downcast::<Cause>() {
+        Ok(shared) => *shared,
+        Err(cause) => cause.into(),
+    }
+}
+
 /// An error of a [`SpillBuffer`](crate::SpillBuffer).
 ///
 /// Every error is terminal for its stream and repeats: the same call made again, and later `flush`,
@@ -34,6 +43,11 @@ pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
 /// | [`Config`](Self::Config) | `InvalidInput` |
 ///
 /// `Interrupted` and `WouldBlock` become `Other`: they ask to try again, and a failure is final.
+///
+/// # Causes that are shared
+///
+/// Wherever this crate takes a cause, an `Arc<dyn Error + Send + Sync>` is one too, and is kept as it is: `source()` is what it
+/// shares. So the cause that one part was given can be handed to others, each of whom finds its type.
 ///
 /// # Example
 ///
@@ -174,11 +188,11 @@ impl SpillError {
     }
 
     pub(crate) fn writer_failed(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::WriterFailed { cause: cause.into().into() }
+        Self::WriterFailed { cause: shared(cause) }
     }
 
     pub(crate) fn cancelled(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Cancelled { cause: cause.into().into() }
+        Self::Cancelled { cause: shared(cause) }
     }
 
     pub(crate) fn storage(op: StorageOp, path: &Path, offset: u64, source: io::Error) -> Self {
@@ -204,6 +218,10 @@ pub(crate) fn find<'a, E: Error + 'static>(error: Option<&'a (dyn Error + 'stati
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
+        }
+        if let Some(shared) = error.downcast_ref::<Cause>() {
+            next = Some(&**shared);
+            continue;
         }
         next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             // An `io::Error` shows its inner error's source, and not that itself.
@@ -336,6 +354,19 @@ mod tests {
         let found = SpillError::from_io(&io).expect("the SpillError is inside");
         let deep = found.source().expect("cause").downcast_ref::<Deep>().expect("its own type");
         assert_eq!(deep.source().unwrap().downcast_ref::<io::Error>().unwrap().raw_os_error(), Some(104));
+    }
+
+    /// What a drain was aborted with and told its own streams was an `Arc` to them, and no longer the error that it shares.
+    #[test]
+    fn c07_a_shared_cause_is_handed_on_as_it_is() {
+        let cause: Cause = Arc::new(Deep(io::Error::from_raw_os_error(104)));
+        for error in [SpillError::writer_failed(Arc::clone(&cause)), SpillError::cancelled(Arc::clone(&cause))] {
+            let source = error.source().unwrap().downcast_ref::<Deep>().unwrap();
+            assert!(std::ptr::addr_eq(source, Arc::as_ptr(&cause)));
+        }
+        assert_eq!(SpillError::writer_failed(shared(io::Error::from_raw_os_error(104))).raw_os_error(), Some(104));
+        let outer = io::Error::other(io::Error::other(cause));
+        assert!(find::<Deep>(Some(&outer)).is_some());
     }
 
     /// `read_to_end` and its like try again on `Interrupted`; with an error that repeats they did so for ever.

@@ -2,6 +2,8 @@
 //! `PIPELINE_LONG=1` fails five times as often; `PIPELINE_SEED` begins with the round that failed.
 #![allow(missing_docs)]
 
+#[path = "support/matrix.rs"]
+mod matrix;
 mod support;
 #[path = "support/wild.rs"]
 mod wild;
@@ -9,7 +11,7 @@ mod wild;
 use std::{fs, pin::pin, sync::Mutex, task::Context, time::Duration};
 
 use bytes::Bytes;
-use spillbuffer::pipeline::{Outcome, Pipeline, PipelineError, Report};
+use spillbuffer::pipeline::{Pipeline, PipelineError, Report};
 use spillbuffer::transform::{Limit, LimitExceeded, Map, PassThrough, Within};
 use spillbuffer::{SpillBuffer, SpillPool};
 use support::{Counting, KIB, MIB, Random, Scratch, block_on, eventually, holds_within, item, verify};
@@ -30,6 +32,10 @@ fn resident() -> usize {
 }
 
 // ---- failing over and over ----
+
+fn pool(scratch: &Scratch) -> SpillPool {
+    SpillPool::builder().memory_limit(MIB).temp_dir(scratch.path()).retain(0).build().unwrap()
+}
 
 /// Who fails, or what else ends it before its time.
 #[derive(Debug, Clone, Copy)]
@@ -131,7 +137,7 @@ fn nothing_grows_while_pipelines_fail_over_and_over() {
         }
     }));
     let scratch = Scratch::new();
-    let pool = SpillPool::builder().memory_limit(MIB).temp_dir(scratch.path()).retain(0).build().unwrap();
+    let pool = pool(&scratch);
     let rounds = if std::env::var_os("PIPELINE_LONG").is_some() { 10_000 } else { 2_000 };
     let first: u64 = std::env::var("PIPELINE_SEED").map_or(1, |seed| seed.parse().unwrap());
     let (mut most_descriptors, mut memory) = (0, 0);
@@ -175,52 +181,15 @@ fn go(source: Manner, sink: Manner, limit: u64, buffer: SpillBuffer) -> (WildWri
 
 #[test]
 fn every_manner_of_the_ends_gives_every_byte() {
-    for source in MANNERS {
-        for sink in MANNERS {
-            let (sink, ended) = go(source, sink, LEN as u64, SpillBuffer::new());
-            let report = ended.unwrap();
-            assert_eq!(report.outcome(), Outcome::Completed);
-            assert_eq!(sink.got, item(0, LEN));
-            assert!(sink.closed && sink.flushed == LEN);
-            assert!(report.stages().iter().all(|stage| (stage.bytes_in, stage.bytes_out) == (300, 300)), "{report:?}");
-        }
-    }
+    let scratch = Scratch::new();
+    matrix::pipelines::arrive(&item(0, LEN), &pool(&scratch));
 }
 
 #[test]
 fn a_failure_at_every_call_of_either_end_is_told_after_an_exact_prefix() {
-    for manner in MANNERS {
-        for of_sink in [false, true] {
-            let mut failures = 0;
-            for k in 0.. {
-                let failing = Manner { fail_at: Some(k), ..manner };
-                let (source, sink) = if of_sink { (manner, failing) } else { (failing, manner) };
-                let (sink, ended) = go(source, sink, LEN as u64, SpillBuffer::new());
-                assert!(item(0, LEN).starts_with(&sink.got), "{manner:?} {k}");
-                match ended {
-                    // That many calls there are not.
-                    Ok(_) => {
-                        assert!(sink.closed && sink.got.len() == LEN);
-                        break;
-                    }
-                    Err(error) => {
-                        let at = if of_sink { ("sink", 4) } else { ("source", 0) };
-                        assert_eq!(
-                            (error.stage(), error.index()),
-                            (Some(at.0), Some(at.1)),
-                            "{manner:?} {k}: {error:?}"
-                        );
-                        assert_eq!(error.find(), Some(&Planned(k)), "{manner:?} {k}: {error:?}");
-                        assert!(error.suppressed().is_empty(), "{manner:?} {k}: {error:?}");
-                        assert!(!sink.closed, "ended cleanly in spite of {error:?}");
-                    }
-                }
-                failures += 1;
-                assert!(failures < 10_000, "every call fails");
-            }
-            assert!(failures > 1, "{manner:?}");
-        }
-    }
+    let scratch = Scratch::new();
+    // Few bytes, since each is a call.
+    matrix::pipelines::fail(&item(0, 30), &pool(&scratch));
 }
 
 #[test]
@@ -242,7 +211,7 @@ fn a_limit_behind_a_spill_stage_is_told_and_nothing_beyond_it_passes() {
 #[test]
 fn a_failure_while_a_backlog_is_on_the_disk_frees_it_before_run_resolves() {
     let scratch = Scratch::new();
-    let pool = SpillPool::builder().memory_limit(MIB).temp_dir(scratch.path()).retain(0).build().unwrap();
+    let pool = pool(&scratch);
     for round in 0..40 {
         let len = 4 * MIB;
         let fail_at = Some(64 + round);

@@ -2,6 +2,7 @@
 //! Never fails the pipeline it is in.
 
 use std::{
+    error::Error,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -19,7 +20,7 @@ pub(super) struct Branch {
     /// The chunk that passes, and what of it the buffer has not taken yet.
     chunk: Bytes,
     rest: Bytes,
-    lost: Option<Cause>,
+    lost: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl Branch {
@@ -50,23 +51,23 @@ impl Branch {
         if let Some(writer) = self.writer.take()
             && let Err(error) = writer.finish()
         {
-            self.lose(Cause::from(Box::from(error)));
+            self.lose(error.into());
         }
     }
 
     /// The pipeline has failed: the branch gets what passed, then the cause.
     pub(super) fn fail(&mut self, cause: &Cause) {
         if let Some(writer) = self.writer.take() {
-            writer.control().fail_with(Cause::clone(cause));
+            writer.fail(Cause::clone(cause));
         }
     }
 
     /// Why the branch has gone, if it did before its end.
-    pub(super) fn lost(&mut self) -> Option<Cause> {
+    pub(super) fn lost(&mut self) -> Option<Box<dyn Error + Send + Sync>> {
         self.lost.take()
     }
 
-    fn lose(&mut self, cause: Cause) {
+    fn lose(&mut self, cause: Box<dyn Error + Send + Sync>) {
         self.writer = None;
         self.rest = Bytes::new();
         self.lost.get_or_insert(cause);

@@ -12,7 +12,7 @@ use super::{
     branch::Branch,
     error::{Cause, Fault},
     link::Link,
-    live::{Live, Wait},
+    live::Live,
 };
 use crate::{
     source::Source,
@@ -32,7 +32,6 @@ struct Inlet<'a> {
     /// None once it has ended or is not wanted any more. One that has failed is kept until the sink has been told.
     source: Option<Box<dyn Source + Send + 'a>>,
     failed: bool,
-    wait: Wait,
     turn: u32,
 }
 
@@ -59,10 +58,7 @@ impl<'a> Part<'a> {
 
 impl<'a> Chain<'a> {
     pub(super) fn new(index: usize, source: Box<dyn Source + Send + 'a>) -> Self {
-        Self {
-            inlet: Inlet { index, source: Some(source), failed: false, wait: Wait::default(), turn: TURN },
-            parts: Vec::new(),
-        }
+        Self { inlet: Inlet { index, source: Some(source), failed: false, turn: TURN }, parts: Vec::new() }
     }
 
     pub(super) fn push(&mut self, part: Part<'a>) {
@@ -182,7 +178,7 @@ fn pull(
                     Ok(Step::NeedInput) => {}
                     Ok(Step::Wait(wait)) => {
                         if let Err(error) = part.pause.begin(wait) {
-                            return Poll::Ready(Err(Fault::of(index, Box::from(error))));
+                            return Poll::Ready(Err(Fault::of(index, error)));
                         }
                     }
                     Ok(Step::End) => {
@@ -221,7 +217,7 @@ impl Inlet<'_> {
             self.turn -= 1;
             let polled = source.poll_chunk(cx);
             // What a spill stage is empty for is the wait of what comes before it.
-            let polled = if self.index == 0 { self.wait.watch(polled, live, 0) } else { polled };
+            let polled = if self.index == 0 { live.watch(polled, 0) } else { polled };
             match ready!(polled) {
                 Some(Ok(chunk)) if chunk.is_empty() => {}
                 Some(Ok(chunk)) => {

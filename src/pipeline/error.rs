@@ -5,7 +5,7 @@ use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use super::report::Report;
 use crate::{
-    error::{SpillError, find, inside, terminal},
+    error::{SpillError, find, inside, shared, terminal},
     transform::{TransformError, kind_of},
 };
 
@@ -183,8 +183,8 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    pub(super) fn of(index: usize, cause: impl Into<Cause>) -> Self {
-        Self { index: Some(index), cause: cause.into() }
+    pub(super) fn of(index: usize, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { index: Some(index), cause: shared(cause) }
     }
 
     /// Whether it only says that somebody else has gone.

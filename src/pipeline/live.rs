@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::error::Cause;
+use crate::error::shared;
 
 /// What a stage has done so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +24,8 @@ pub struct StageReport {
     pub bytes_in: u64,
     /// Bytes that it has given on.
     pub bytes_out: u64,
-    /// How long the pipeline has waited for it: for a source, until there was something; for a sink or a spill, until there was
-    /// room.
+    /// How long the pipeline has waited for it, with the wait that goes on: for a source, until there is something; for a sink or
+    /// a spill, until there is room. What a spill is empty for is a wait for what comes before it.
     pub waited: Duration,
 }
 
@@ -58,7 +59,7 @@ impl Handle {
 
     /// Fails the pipeline with this cause, at once: whatever it waits for. Does nothing after an earlier failure or the end.
     pub fn cancel(&self, cause: impl Into<Box<dyn Error + Send + Sync>>) {
-        self.live.cancel(cause.into().into());
+        self.live.cancel(shared(cause));
     }
 
     /// What each stage has done so far: the source first, the sink last.
@@ -76,6 +77,7 @@ pub(super) struct Live {
     order: Mutex<Order>,
     /// That there is an order, to be seen without the lock.
     cancelled: AtomicBool,
+    made: Instant,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,10 @@ struct Counters {
     name: String,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    /// In nanoseconds, without the wait that goes on.
     waited: AtomicU64,
+    /// When that began, in nanoseconds since all of this was made; 0 where there is none.
+    since: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -99,12 +104,14 @@ impl Live {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             waited: AtomicU64::new(0),
+            since: AtomicU64::new(0),
         };
         Arc::new(Self {
             stages: names.into_iter().map(counters).collect(),
             sink: OnceLock::new(),
             order: Mutex::default(),
             cancelled: AtomicBool::new(false),
+            made: Instant::now(),
         })
     }
 
@@ -154,9 +161,54 @@ impl Live {
             name: self.name(at).to_owned(),
             bytes_in: stage.bytes_in.load(Relaxed),
             bytes_out: stage.bytes_out.load(Relaxed),
-            waited: Duration::from_nanos(stage.waited.load(Relaxed)),
+            waited: Duration::from_nanos(stage.waited.load(Relaxed) + self.waits(stage)),
         };
         self.stages.iter().enumerate().map(report).collect()
+    }
+
+    /// Counts how long a stage is waited for, and hands on what was polled.
+    pub(super) fn watch<T>(&self, polled: Poll<T>, stage: usize) -> Poll<T> {
+        if let Some(at) = self.stages.get(stage) {
+            match (&polled, at.since.load(Relaxed)) {
+                (Poll::Pending, 0) => at.since.store(self.now(), Relaxed),
+                (Poll::Ready(_), 1..) => self.rest(stage),
+                _ => {}
+            }
+        }
+        polled
+    }
+
+    /// This stage is not waited for any more.
+    fn rest(&self, stage: usize) {
+        if let Some(stage) = self.stages.get(stage) {
+            let waits = self.waits(stage);
+            // In this order a handle may miss this wait for a moment, and never counts it twice.
+            stage.since.store(0, Relaxed);
+            add(&stage.waited, waits);
+        }
+    }
+
+    /// Nor is any before it.
+    pub(super) fn rest_until(&self, stage: usize) {
+        (0..=stage).for_each(|stage| self.rest(stage));
+    }
+
+    /// Nor is any at all.
+    pub(super) fn rest_all(&self) {
+        self.rest_until(self.len());
+    }
+
+    /// How long the wait for it has gone on.
+    fn waits(&self, stage: &Counters) -> u64 {
+        match stage.since.load(Relaxed) {
+            0 => 0,
+            since => self.now().saturating_sub(since),
+        }
+    }
+
+    /// Never 0.
+    fn now(&self) -> u64 {
+        self.made.elapsed().as_nanos() as u64 | 1
     }
 
     fn cancel(&self, cause: Cause) {
@@ -201,27 +253,4 @@ impl Live {
 /// Only whoever drives the pipeline counts, so that this needs no more than a load and a store; handles read.
 fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Relaxed) + n, Relaxed);
-}
-
-/// How long a stage is waited for.
-#[derive(Debug, Default)]
-pub(super) struct Wait {
-    since: Option<Instant>,
-}
-
-impl Wait {
-    /// Counts, and hands on what was polled.
-    pub(super) fn watch<T>(&mut self, polled: Poll<T>, live: &Live, stage: usize) -> Poll<T> {
-        match (&polled, self.since) {
-            (Poll::Pending, None) => self.since = Some(Instant::now()),
-            (Poll::Ready(_), Some(since)) => {
-                self.since = None;
-                if let Some(stage) = live.stages.get(stage) {
-                    add(&stage.waited, since.elapsed().as_nanos() as u64);
-                }
-            }
-            _ => {}
-        }
-        polled
-    }
 }

@@ -85,6 +85,18 @@ use crate::{
 /// It begins with a source (`from_..`), gets stages in their order, and becomes a [`Run`] with a sink (`into_..`,
 /// [`for_each`](Self::for_each)) or a [`PipelineReader`]. Nothing is polled before that is run or read.
 ///
+/// Less than a source and a sink does not compile:
+///
+/// ```compile_fail,E0599
+/// # use spillbuffer::pipeline::Pipeline;
+/// let nowhere_to_go = Pipeline::from_iter(["bytes"]).run();
+/// ```
+///
+/// ```compile_fail,E0599
+/// # use spillbuffer::pipeline::Pipeline;
+/// let nothing_to_go = Pipeline::default().into_vec();
+/// ```
+///
 /// Memory is bounded: between two stages there is a chunk at most, of 64 KiB where it was made here. Backpressure goes from the sink
 /// to the source, or to the last [`spill`](Self::spill) before it: that takes in what its buffer may, and sets what is before it
 /// free.

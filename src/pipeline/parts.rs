@@ -69,7 +69,7 @@ impl Upstream<'_> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, live: &Live) -> Result<Option<Ended>, Fault> {
         let mut ended = None;
         if let Some(at) = self.segments.iter().rposition(Segment::is_stopped) {
-            self.stop(at);
+            self.stop(at, live);
         }
         for segment in &mut self.segments {
             if let Poll::Ready(how) = segment.poll(cx, live) {
@@ -83,15 +83,16 @@ impl Upstream<'_> {
     }
 
     /// Nobody wants what comes before this segment, and that is no failure.
-    fn stop(&mut self, before: usize) {
+    fn stop(&mut self, before: usize, live: &Live) {
         for mut segment in self.segments.drain(..before) {
+            live.rest_until(segment.index);
             segment.chain.end(&mut self.leavings);
         }
     }
 
     /// Nobody wants any of it.
-    pub(super) fn stop_all(&mut self) {
-        self.stop(self.segments.len());
+    pub(super) fn stop_all(&mut self, live: &Live) {
+        self.stop(self.segments.len(), live);
     }
 
     pub(super) fn look(&mut self, cx: &mut Context<'_>, but: Option<usize>) -> Vec<Fault> {

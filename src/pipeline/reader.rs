@@ -102,7 +102,7 @@ impl<'a> PipelineReader<'a> {
                 return Poll::Ready(Ok(true));
             }
             Ok(None) => None,
-            Err(fault) => Some(Faults::of(fault, |but| {
+            Err(fault) => Some(Faults::of(fault, &self.live, cx, |cx, but| {
                 let mut faults = self.upstream.look(cx, but);
                 faults.extend(self.chain.look(cx));
                 faults
@@ -116,7 +116,7 @@ impl<'a> PipelineReader<'a> {
             return Poll::Ready(Err(fault));
         }
         if self.chain.is_stopped() {
-            self.upstream.stop_all();
+            self.upstream.stop_all(&self.live);
         }
         self.stopped |= self.upstream.poll(cx, &self.live)? == Some(Ended::Stopped);
         self.chain.begin_turn();
@@ -147,6 +147,7 @@ impl<'a> PipelineReader<'a> {
     }
 
     fn fail(&mut self, cause: &Cause, leavings: &mut Leavings) {
+        self.live.rest_all();
         self.chain.fail(cause, leavings);
         self.upstream.fail(cause, leavings);
     }

@@ -21,7 +21,7 @@ use super::{
     settle::{Faults, Settled, dropped, poll_stopped},
     timer::Timer,
 };
-use crate::drain::Drain;
+use crate::{drain::Drain, error::shared};
 
 /// How long the sink's end may take, where nothing else was said.
 const CLOSE: Duration = Duration::from_secs(30);
@@ -128,7 +128,7 @@ impl<'a, D: Drain> Run<'a, D> {
         F: Future<Output = E> + Send + 'a,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let cause = async move { Cause::from(stop.await.into()) };
+        let cause = async move { shared(stop.await) };
         self.with(|engine| engine.cancelling.push(Box::pin(cause)))
     }
 
@@ -178,7 +178,7 @@ impl<'a, D: Drain> Run<'a, D> {
                 return Poll::Ready(());
             }
             close.poll(cx).map(|limit| {
-                let cause = Box::from(Interrupted::CloseTimeout { limit });
+                let cause = Interrupted::CloseTimeout { limit };
                 settled.leavings.lost.push(Fault::of(settled.live.len() - 1, cause));
             })
         })
@@ -195,7 +195,7 @@ impl<D: Drain> Engine<'_, D> {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(Err(Faults::of(fault, |but| {
+        Poll::Ready(Err(Faults::of(fault, &self.live, cx, |cx, but| {
             let mut faults = self.upstream.look(cx, but);
             faults.extend(self.last.look(cx, but));
             faults
@@ -212,12 +212,12 @@ impl<D: Drain> Engine<'_, D> {
             return Poll::Ready(Ok(()));
         }
         if self.last.is_stopped() {
-            self.upstream.stop_all();
+            self.upstream.stop_all(&self.live);
         }
         let sink = self.live.len() - 1;
         if self.last.is_closing() {
             let late = self.close.poll(cx);
-            return late.map(|limit| Err(Fault::of(sink, Box::from(Interrupted::CloseTimeout { limit }))));
+            return late.map(|limit| Err(Fault::of(sink, Interrupted::CloseTimeout { limit })));
         }
         if self.idle.limit.is_none() {
             return Poll::Pending;
@@ -255,6 +255,7 @@ impl<D: Drain> Engine<'_, D> {
     }
 
     fn fail(&mut self, cause: &Cause, leavings: &mut Leavings) {
+        self.live.rest_all();
         self.last.abort(cause);
         self.last.fail(cause, leavings);
         self.upstream.fail(cause, leavings);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{
     chain::{Chain, Leavings},
     error::{Cause, Fault, Interrupted},
-    live::{Live, Wait},
+    live::Live,
 };
 use crate::drain::Drain;
 
@@ -19,7 +19,7 @@ pub(super) struct Segment<'a, D> {
     pub(super) chain: Chain<'a>,
     pub(super) drain: D,
     /// The drain's place in the pipeline.
-    index: usize,
+    pub(super) index: usize,
     /// Whether the drain is closed at the end, and aborted after a failure.
     pub(super) closes: bool,
     /// What it has written is out: nobody reads it again, as a spill stage's is.
@@ -28,7 +28,6 @@ pub(super) struct Segment<'a, D> {
     /// Something was written since the last flush.
     unflushed: bool,
     state: State,
-    wait: Wait,
 }
 
 /// How a segment has ended.
@@ -59,7 +58,6 @@ impl<'a, D: Drain> Segment<'a, D> {
             chunk: Bytes::new(),
             unflushed: false,
             state: State::Moving,
-            wait: Wait::default(),
         }
     }
 
@@ -83,13 +81,11 @@ impl<'a, D: Drain> Segment<'a, D> {
                 },
                 State::Moving => ready!(self.poll_write(cx, live))?,
                 State::Flushing(ended) => {
-                    ready!(self.wait.watch(self.drain.poll_flush(cx), live, self.index))
-                        .map_err(|cause| self.fault(cause))?;
+                    ready!(live.watch(self.drain.poll_flush(cx), self.index)).map_err(|cause| self.fault(cause))?;
                     self.state = if self.closes { State::Closing(ended) } else { State::Done(ended) };
                 }
                 State::Closing(ended) => {
-                    ready!(self.wait.watch(self.drain.poll_close(cx), live, self.index))
-                        .map_err(|cause| self.fault(cause))?;
+                    ready!(live.watch(self.drain.poll_close(cx), self.index)).map_err(|cause| self.fault(cause))?;
                     self.state = State::Done(ended);
                 }
                 State::Done(ended) => return Poll::Ready(Ok(ended)),
@@ -137,7 +133,7 @@ impl<'a, D: Drain> Segment<'a, D> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Result<(), Fault>> {
         let before = self.chunk.len();
-        ready!(self.wait.watch(self.drain.poll_write(cx, &mut self.chunk), live, self.index))
+        ready!(live.watch(self.drain.poll_write(cx, &mut self.chunk), self.index))
             .map_err(|cause| self.fault(cause))?;
         let written = before.saturating_sub(self.chunk.len());
         if self.chunk.is_empty() {

@@ -22,11 +22,20 @@ pub(super) struct Faults {
 
 impl Faults {
     /// Of several the first real cause: what only follows from another's end yields to it.
-    pub(super) fn of(fault: Fault, look: impl FnOnce(Option<usize>) -> Vec<Fault>) -> Self {
+    pub(super) fn of(
+        fault: Fault,
+        live: &Live,
+        cx: &mut Context<'_>,
+        look: impl FnOnce(&mut Context<'_>, Option<usize>) -> Vec<Fault>,
+    ) -> Self {
         if !fault.is_consequence() {
             return Self { first: fault, rest: Vec::new() };
         }
-        let mut rest = look(fault.index);
+        // Cancelled since that was asked: whoever did so may have closed a connection next.
+        if let Poll::Ready(cancelled) = poll_stopped(live, cx) {
+            return Self { first: cancelled, rest: vec![fault] };
+        }
+        let mut rest = look(cx, fault.index);
         let Some(at) = rest.iter().position(|fault| !fault.is_consequence()) else {
             return Self { first: fault, rest };
         };
@@ -49,6 +58,7 @@ impl Settled {
     /// What comes of it.
     pub(super) fn result(self) -> Result<Report, PipelineError> {
         let Self { live, began, outcome, faults, leavings } = self;
+        live.rest_all();
         let name = |index: usize| live.name(index).to_owned();
         let failure = |fault: Fault| {
             let index = fault.index?;

@@ -9,6 +9,7 @@ use std::{
     },
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -24,6 +25,9 @@ use crate::{
         hooked::{Act, Call, Hooked},
     },
 };
+
+/// Longer than anything here takes that goes on at all.
+const HANG: Duration = Duration::from_secs(30);
 
 /// A sink that never gets to it.
 struct Never;
@@ -77,8 +81,10 @@ fn rule_01_a_failed_pipeline_waits_for_the_write_that_is_on_its_way() {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut cx = Context::from_waker(&waker);
     assert!(run.as_mut().poll(&mut cx).is_pending());
+    let until = Instant::now() + HANG;
     while !entered.load(SeqCst) {
-        thread::park();
+        assert!(Instant::now() < until, "nothing is written");
+        thread::park_timeout(HANG);
     }
     handle.cancel("enough");
     for _ in 0..3 {
@@ -86,11 +92,13 @@ fn rule_01_a_failed_pipeline_waits_for_the_write_that_is_on_its_way() {
         assert!(shared.stats().memory_held > 0);
     }
     drop(held);
+    let until = Instant::now() + HANG;
     let error = loop {
         match run.as_mut().poll(&mut cx) {
             Poll::Ready(ended) => break ended.unwrap_err(),
-            Poll::Pending => thread::park(),
+            Poll::Pending => thread::park_timeout(until.saturating_duration_since(Instant::now())),
         }
+        assert!(Instant::now() < until, "it hangs");
     };
     assert_eq!(error.cause().to_string(), "enough");
     let stats = shared.stats();

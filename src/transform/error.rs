@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, sync::Arc};
 
-use crate::error::{find, inside, kind_of as kind_of_cause, terminal};
+use crate::error::{find, inside, kind_of as kind_of_cause, shared, terminal};
 
 type Cause = Arc<dyn Error + Send + Sync>;
 
@@ -121,11 +121,11 @@ impl TransformError {
     }
 
     pub(crate) fn source_failed(cause: Box<dyn Error + Send + Sync>) -> Self {
-        Self::Source { cause: cause.into() }
+        Self::Source { cause: shared(cause) }
     }
 
     pub(crate) fn sink_failed(cause: Box<dyn Error + Send + Sync>) -> Self {
-        Self::Sink { cause: cause.into() }
+        Self::Sink { cause: shared(cause) }
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{Flow, Output, Transform};
+use crate::error::shared;
 
 /// Shows the first bytes of a stream to a parser until that has its value, which [`Peeked`] has then; the
 /// stream goes on unchanged.
@@ -89,7 +90,7 @@ where
                 }
                 return Ok(());
             }
-            Err(cause) => Err(PeekError::Refused { cause: cause.into().into() }),
+            Err(cause) => Err(PeekError::Refused { cause: shared(cause) }),
         };
         self.head = BytesMut::new();
         let failed = told.as_ref().err().cloned();

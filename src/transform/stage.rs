@@ -2,7 +2,6 @@
 //! holds a transform to its contract. Never waits: whoever drives it does.
 
 use std::{
-    error::Error,
     fmt, mem,
     time::{Duration, Instant},
 };
@@ -10,6 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{Contract, Flow, Output, Transform, TransformError, output};
+use crate::error::shared;
 
 /// What a stage needs or has.
 #[derive(Debug)]
@@ -201,8 +201,7 @@ impl<T: Transform> Stage<T> {
         match said {
             Err(error) => {
                 let kind = T::error_kind(&error);
-                let cause: Box<dyn Error + Send + Sync> = Box::new(error);
-                self.fail(TransformError::Failed { cause: cause.into(), kind, taken: self.taken });
+                self.fail(TransformError::Failed { cause: shared(error), kind, taken: self.taken });
             }
             Ok(flow) => match self.broken(flow, took) {
                 Some(broken) => self.fail(TransformError::Contract { broken, taken: self.taken }),

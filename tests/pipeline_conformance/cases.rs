@@ -2,24 +2,26 @@
 //! identity of the cause.
 
 use std::{
-    error::Error as _,
+    error::Error,
     io,
     ops::ControlFlow,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use spillbuffer::pipeline::{Handle, Interrupted, Outcome, Pipeline};
-use spillbuffer::transform::PassThrough;
+use spillbuffer::transform::{PassThrough, Source};
 use spillbuffer::{SpillBuffer, SpillError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use crate::kit::*;
 use crate::support::{Counting, block_on};
+use crate::wild::run;
 
 fn feed(log: &Log, steps: impl IntoIterator<Item = Step>) -> Pipeline<'static> {
     Pipeline::from_source(Feed::new(log, steps))
@@ -337,6 +339,15 @@ fn case_15_a_source_that_closes_with_its_end_queued_is_a_success() {
         assert_eq!((report.outcome(), log.got()), (Outcome::Completed, bytes_of(30).to_vec()));
         assert_eq!(log.count("close"), 1);
 
+        // That its writer is dropped behind the end makes no cut of it.
+        let (mut writer, reader) = SpillBuffer::new().into_split();
+        block_on(writer.write_all(bytes_of(30))).unwrap();
+        block_on(writer.shutdown()).unwrap();
+        drop(writer);
+        let (drain, ended) = block_on(middle.put(Pipeline::from_spill(reader)).into_vec().run_with_sink());
+        assert_eq!(ended.unwrap().outcome(), Outcome::Completed);
+        assert_eq!(spillbuffer::transform::Within::into_inner(drain), bytes_of(30));
+
         let (mut near, far) = tokio::io::duplex(1000);
         block_on(near.write_all(bytes_of(30))).unwrap();
         drop(near);
@@ -401,9 +412,57 @@ fn case_17_a_last_stage_that_is_still_readable_is_left_open() {
     });
 }
 
+/// Both sides of a connection; cancelled, it closes both.
+struct Line(Arc<Mutex<Option<DuplexStream>>>);
+
+impl Source for Line {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Box<dyn Error + Send + Sync>>>> {
+        let mut line = self.0.lock().unwrap();
+        let mut bytes = [0; 64];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(line.as_mut().unwrap()).poll_read(cx, &mut buffer))?;
+        let read = buffer.filled();
+        Poll::Ready((!read.is_empty()).then(|| Ok(Bytes::copy_from_slice(read))))
+    }
+
+    fn cancel(&mut self, _: Cause) {
+        *self.0.lock().unwrap() = None;
+    }
+}
+
 #[test]
 fn case_18_a_duplex_source_keeps_its_writable_side() {
     both(|middle| {
+        // At its end, and where a stage has had enough of it; a failure closes both sides.
+        for (enough, fails) in [(false, false), (true, false), (false, true)] {
+            let (near, mut far) = tokio::io::duplex(1000);
+            let line = Arc::new(Mutex::new(Some(near)));
+            block_on(far.write_all(bytes_of(4))).unwrap();
+            // Nothing is cancelled that has ended.
+            if !enough && !fails {
+                block_on(far.shutdown()).unwrap();
+            }
+            let pipeline = middle.put(Pipeline::from_source(Line(Arc::clone(&line))));
+            let log = Log::default();
+            let broken = Does { fail_at: fails.then_some(0), ..Does::default() };
+            let pipeline = pipeline.then("broken", Probe::with(&log, "broken", broken));
+            let run = pipeline.then("take", Take(if enough { 20 } else { 1000 })).into_drain(Bin::new(&log));
+            let ended = block_on(run.run());
+            let near = line.lock().unwrap().take();
+            if fails {
+                failed(ended, "broken", middle.behind(1), 0);
+                assert!(near.is_none(), "it was not cancelled");
+                continue;
+            }
+            ended.unwrap();
+            assert_eq!(log.got(), &bytes_of(4)[..if enough { 20 } else { 32 }]);
+            block_on(near.expect("its writable side is gone").write_all(b"got it")).unwrap();
+            let mut answer = String::new();
+            block_on(far.read_to_string(&mut answer)).unwrap();
+            assert_eq!(answer, "got it");
+        }
+
+        // One that is lent as a reader is not closed either.
         let (mut near, mut far) = tokio::io::duplex(1000);
         block_on(async {
             far.write_all(bytes_of(4)).await.unwrap();
@@ -522,16 +581,40 @@ fn case_22_an_end_issued_while_being_destroyed_is_a_premature_close() {
 #[test]
 fn case_23_the_same_duplex_at_both_ends_is_an_echo() {
     both(|middle| {
-        let (near, mut far) = tokio::io::duplex(1000);
+        // Far more than the connection holds.
+        let (near, far) = tokio::io::duplex(64);
         let (read, write) = tokio::io::split(near);
-        block_on(async {
-            far.write_all(bytes_of(20)).await.unwrap();
-            far.shutdown().await.unwrap();
-            middle.put(Pipeline::from_reader(read)).into_writer(write).run().await.unwrap();
+        let (mut hear, mut say) = tokio::io::split(far);
+        let echo = middle.put(Pipeline::from_reader(read)).into_writer(write).run();
+        let talk = async {
+            say.write_all(bytes_of(1000)).await.unwrap();
+            say.shutdown().await.unwrap();
+        };
+        let listen = async {
             let mut back = Vec::new();
-            far.read_to_end(&mut back).await.unwrap();
-            assert_eq!(back, bytes_of(20));
-        });
+            hear.read_to_end(&mut back).await.unwrap();
+            back
+        };
+        let (ended, (), back) = run(async { tokio::join!(echo, talk, listen) });
+        assert_eq!(ended.unwrap().outcome(), Outcome::Completed);
+        assert_eq!(back, bytes_of(1000));
+
+        // Who says nothing more before it has heard the last word hears it, though the sink gathers what is written to it.
+        let (near, mut far) = tokio::io::duplex(64);
+        let (read, write) = tokio::io::split(near);
+        let echo = middle.put(Pipeline::from_reader(read)).into_writer(tokio::io::BufWriter::new(write)).run();
+        let talk = async {
+            for at in 0..20 {
+                let (word, mut back) = (&bytes_of(20)[at * 8..][..8], [0; 8]);
+                far.write_all(word).await.unwrap();
+                far.read_exact(&mut back).await.unwrap();
+                assert_eq!(back, word);
+            }
+            far.shutdown().await.unwrap();
+            assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
+        };
+        let (ended, ()) = run(async { tokio::join!(echo, talk) });
+        assert_eq!(ended.unwrap().stages().last().unwrap().bytes_out, 160);
     });
 }
 
@@ -596,6 +679,20 @@ fn case_26_an_abort_beats_the_error_after_it_and_loses_to_the_one_before_it() {
         handle.cancel(Planned(26));
         gate.open();
         cancelled(block_on(run), 26);
+
+        // What follows from the cancel is seen before it: whoever gave it has closed the connection, too.
+        let log = Log::default();
+        let held: Arc<Mutex<Option<Handle>>> = Arc::default();
+        let cancel = Arc::clone(&held);
+        let cancel = move || cancel.lock().unwrap().as_ref().unwrap().cancel(Planned(26));
+        let broken = Step::Fail(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        let steps = chunks(1).into_iter().chain([Step::Pend, Step::Do(Box::new(cancel)), broken]);
+        let run = middle.put(feed(&log, steps)).into_drain(Bin::new(&log));
+        *held.lock().unwrap() = Some(run.handle());
+        let error = cancelled(block_on(run.run()), 26);
+        let [broken] = error.suppressed() else { panic!("{:?}", error.suppressed()) };
+        assert_eq!((&*broken.stage, broken.index), ("source", 0));
+        log.sink_first_but(&["source"], error.cause());
 
         // The source has failed; the cancel comes while that is told, and once more when all is over.
         let log = Log::default();

@@ -12,6 +12,7 @@ use std::{
     pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -125,32 +126,46 @@ pub fn same(a: &(dyn Error + Send + Sync + 'static), b: &(dyn Error + Send + Syn
 
 /// What waits until the test opens it.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<Mutex<(bool, Option<Waker>)>>);
+pub struct Gate(Arc<Mutex<Door>>);
+
+#[derive(Default)]
+struct Door {
+    open: bool,
+    for_good: bool,
+    waker: Option<Waker>,
+}
 
 impl Gate {
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut gate = self.0.lock().unwrap();
-        if gate.0 {
+        let mut door = self.0.lock().unwrap();
+        if door.open {
             return Poll::Ready(());
         }
-        gate.1 = Some(cx.waker().clone());
+        door.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
     pub fn open(&self) {
         let waker = {
-            let mut gate = self.0.lock().unwrap();
-            gate.0 = true;
-            gate.1.take()
+            let mut door = self.0.lock().unwrap();
+            door.open = true;
+            door.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
+    /// Never shut again.
+    pub fn open_for_good(&self) {
+        self.0.lock().unwrap().for_good = true;
+        self.open();
+    }
+
     /// Shut again behind what has passed.
     pub fn shut(&self) {
-        self.0.lock().unwrap().0 = false;
+        let mut door = self.0.lock().unwrap();
+        door.open = door.for_good;
     }
 }
 
@@ -262,6 +277,7 @@ pub struct Plan {
     pub panic_write: Option<usize>,
     /// Each write waits here first.
     pub write_gate: Option<Gate>,
+    pub flush_gate: Option<Gate>,
     pub close_gate: Option<Gate>,
     pub fail_flush: bool,
     pub fail_close: bool,
@@ -331,8 +347,11 @@ impl Drain for Bin {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
         assert!(!self.over, "flushed after its end");
+        if let Some(gate) = &self.plan.flush_gate {
+            std::task::ready!(gate.poll(cx));
+        }
         self.log.note("flush");
         Poll::Ready(if self.plan.fail_flush { Err(self.failure(101)) } else { Ok(()) })
     }
@@ -536,9 +555,9 @@ pub fn cancelled(ended: Result<Report, PipelineError>, k: usize) -> PipelineErro
     error
 }
 
-/// Runs a future that has to wait for time, whose clock goes on by itself.
+/// Runs a future that has to wait for time, whose clock goes on by itself: what waits for nothing in it hangs for an hour of that.
 pub fn paused<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let future = pin!(future);
-    runtime.block_on(future)
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(3600), future).await.expect("it hangs") })
 }

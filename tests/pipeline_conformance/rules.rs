@@ -5,7 +5,7 @@ use std::{convert::Infallible, error::Error as _, io, pin::pin, time::Duration};
 use bytes::{Buf, Bytes};
 use futures_util::SinkExt;
 use spillbuffer::pipeline::{Interrupted, Outcome, Pipeline};
-use spillbuffer::transform::{Flow, Output, Transform, Within};
+use spillbuffer::transform::{Flow, Map, Output, Transform, Within};
 use spillbuffer::{SpillBuffer, SpillError, SpillPool};
 use tokio::io::AsyncReadExt;
 
@@ -91,6 +91,41 @@ fn rule_02_a_consequence_yields_to_the_cause_behind_it() {
         let steps = chunks(1).into_iter().chain([fail(2)]);
         let run = middle.put(feed(&log, steps).then("t", broken)).into_drain(Bin::with(&log, plan));
         failed(block_on(run.run()), "t", 1, 0);
+    });
+}
+
+/// A sink with streams of its own tells them why, as does a user who cancels several pipelines at once.
+#[test]
+fn rule_02_a_cause_that_is_shared_keeps_its_type_wherever_it_is_handed_on() {
+    both(|middle| {
+        let cause: Cause = std::sync::Arc::new(Planned(2));
+        let log = Log::default();
+        let (writer, mut reader) = SpillBuffer::new().into_split();
+        let (other, mut others) = SpillBuffer::new().into_split();
+        let run = middle.put(feed(&log, [Step::Sleep])).into_spill(writer);
+        run.handle().cancel(Cause::clone(&cause));
+        other.fail(Cause::clone(&cause));
+        let error = cancelled(block_on(run.run()), 2);
+        assert!(same(error.cause(), &*cause));
+        for reader in [&mut reader, &mut others] {
+            let met = block_on(reader.next_chunk()).unwrap_err();
+            let met = met.source().unwrap().downcast_ref::<Planned>().unwrap();
+            assert!(std::ptr::eq(met, cause.downcast_ref().unwrap()));
+        }
+
+        // A source, a stage and a closure give it back.
+        for who in 0..3 {
+            let fails = |i| (i == who).then(|| Cause::clone(&cause));
+            let steps = chunks(1).into_iter().chain(fails(0).map(|cause| Step::Fail(cause.into())));
+            let (mut stage, mut sink) = (fails(1), fails(2));
+            let map = Map::new(move |chunk| stage.take().map_or(Ok(chunk), Err));
+            let run = middle.put(feed(&log, steps).then("map", map)).for_each(move |_| {
+                let failure = sink.take();
+                async { failure.map_or(Ok(std::ops::ControlFlow::Continue(())), Err) }
+            });
+            let error = block_on(run.run()).unwrap_err();
+            assert!(same(error.cause(), &*cause), "{who}: {error:?}");
+        }
     });
 }
 
@@ -317,6 +352,24 @@ fn rule_07_a_finish_may_give_bytes_and_its_error_is_no_end() {
 }
 
 #[test]
+fn rule_07_a_flush_is_awaited() {
+    both(|middle| {
+        for closes in [true, false] {
+            let (log, gate) = (Log::default(), Gate::default());
+            let plan = Plan { flush_gate: Some(gate.clone()), ..Plan::default() };
+            let run = middle.put(feed(&log, chunks(2))).into_drain(Bin::with(&log, plan));
+            let run = if closes { run } else { run.keep_open() };
+            let mut run = pin!(run.run());
+            settle(run.as_mut(), &Counting::new());
+            assert_eq!((log.got(), log.count("flush"), log.count("close")), (bytes_of(2).to_vec(), 0, 0));
+            gate.open();
+            block_on(run).unwrap();
+            assert_eq!((log.count("flush"), log.count("close")), (1, usize::from(closes)), "{:?}", log.events());
+        }
+    });
+}
+
+#[test]
 fn rule_08_a_slow_close_has_a_limit_and_a_failed_one_is_told() {
     both(|middle| {
         paused(async {
@@ -454,16 +507,8 @@ fn rule_11_however_much_a_transform_inflates_memory_is_bounded() {
             settle(run.as_mut(), &Counting::new());
             assert!(handle.stages()[1].bytes_out <= 64 * KIB as u64, "{:?}", handle.stages());
         }
-        // From now on it is open at every poll.
-        let report = block_on(std::future::poll_fn(|cx| {
-            gate.open();
-            let polled = run.as_mut().poll(cx);
-            if polled.is_pending() {
-                cx.waker().wake_by_ref();
-            }
-            polled
-        }))
-        .unwrap();
+        gate.open_for_good();
+        let report = block_on(run).unwrap();
         assert_eq!(log.got().len(), 4_000_000);
         assert!(log.got().iter().all(|byte| *byte == 0));
         let most = *log.sizes().iter().max().unwrap();
@@ -630,14 +675,16 @@ fn rule_14_errors_beside_the_end_are_in_the_report() {
     assert!(std::ptr::eq(side.find::<Planned>().unwrap(), error.find::<Planned>().unwrap()));
     assert_eq!((side.stage(), copy.count("close"), copy.count("abort")), (Some("copy"), 0, 1));
     assert!(bytes_of(4).starts_with(&copy.got()));
-    // And its end is the end.
-    let (log, copy) = (Log::default(), Log::default());
+    // And its end is the end, for which the branch need not wait until the main one's sink has closed.
+    let (log, copy, close) = (Log::default(), Log::default(), Gate::default());
     let mut pipeline = feed(&log, chunks(4));
     let branch = pipeline.branch("copy", SpillBuffer::new());
-    let (main, side) = block_on(async {
-        tokio::join!(pipeline.into_drain(Bin::new(&log)).run(), branch.into_drain(Bin::new(&copy)).run())
-    });
-    assert!(main.is_ok() && side.is_ok());
+    let plan = Plan { close_gate: Some(close.clone()), ..Plan::default() };
+    let mut main = pin!(pipeline.into_drain(Bin::with(&log, plan)).run());
+    settle(main.as_mut(), &Counting::new());
+    block_on(branch.into_drain(Bin::new(&copy)).run()).unwrap();
+    close.open();
+    block_on(main).unwrap();
     assert_eq!((log.got(), copy.got(), copy.count("close")), (bytes_of(4).to_vec(), bytes_of(4).to_vec(), 1));
 }
 
@@ -670,4 +717,55 @@ fn rule_15_every_stage_counts_and_shows_it() {
         assert!(report.stages()[0].waited > Duration::ZERO && report.stages()[0].waited <= report.elapsed());
         assert_eq!(report.take(key).as_deref(), Some("tail"));
     });
+}
+
+/// A handle showed nothing of a wait before that was over, and the report nothing of one that a failure had ended.
+#[test]
+fn rule_15_what_is_waited_for_is_seen_while_it_is_and_in_the_end() {
+    for fails in [false, true] {
+        let (scratch, log, gate) = (Scratch::new(), Log::default(), Gate::default());
+        // The spill is full, and the sink takes nothing; the source is always ready.
+        let buffer = scratch.builder(64 * KIB).disk_limit(0).build().unwrap();
+        let plan = Plan { write_gate: Some(gate.clone()), ..Plan::default() };
+        let pipeline = feed(&log, much(10)).spill("spill", buffer).then("t", Probe::new(&log, "t"));
+        let run = pipeline.into_drain(Bin::with(&log, plan));
+        let handle = run.handle();
+        let waited = || handle.stages().iter().map(|stage| stage.waited).collect::<Vec<_>>();
+        let mut run = pin!(run.run());
+        settle(run.as_mut(), &Counting::new());
+        let before = waited();
+        assert!(before[1] > Duration::ZERO && before[3] > Duration::ZERO, "{before:?}");
+        eventually("it is seen to grow", || waited()[1] > before[1] && waited()[3] > before[3]);
+        let before = waited();
+        assert_eq!((before[0], before[2]), (Duration::ZERO, Duration::ZERO));
+        let report = if fails {
+            handle.cancel(Planned(15));
+            cancelled(block_on(run), 15).report().stages().to_vec()
+        } else {
+            gate.open_for_good();
+            block_on(run).unwrap().stages().to_vec()
+        };
+        let in_the_end: Vec<_> = report.iter().map(|stage| stage.waited).collect();
+        assert!(in_the_end[1] >= before[1] && in_the_end[3] >= before[3], "{in_the_end:?}, {before:?} before");
+        assert_eq!(waited(), in_the_end, "it goes on after the end");
+    }
+}
+
+#[test]
+fn rule_15_nobody_waits_for_what_was_stopped() {
+    let (scratch, log, close) = (Scratch::new(), Log::default(), Gate::default());
+    let buffer = scratch.builder(64 * KIB).disk_limit(0).build().unwrap();
+    let plan = Plan { close_gate: Some(close.clone()), ..Plan::default() };
+    let steps = much(10).into_iter().chain([Step::Sleep]);
+    let pipeline = feed(&log, steps).spill("spill", buffer).then("take", Take(20));
+    let run = pipeline.into_drain(Bin::with(&log, plan));
+    let handle = run.handle();
+    let waited = || handle.stages().iter().map(|stage| stage.waited).collect::<Vec<_>>();
+    let mut run = pin!(run.run());
+    settle(run.as_mut(), &Counting::new());
+    let before = waited();
+    eventually("the sink's end is waited for", || waited()[3] > before[3]);
+    assert_eq!(waited()[..3], before[..3]);
+    close.open();
+    assert_eq!(stopped(&block_on(run).unwrap()), Some(20));
 }

@@ -1,7 +1,10 @@
 //! One transform in every way it can be used: both shells, every kind of source and sink, every manner of
-//! moving bytes, every bound of the output, a failure at every call. Never asserts less than exact bytes and the
-//! identity of the error.
+//! moving bytes, every bound of the output, a failure at every call; and `pipelines` likewise. Never asserts less than exact
+//! bytes and the identity of the error.
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its own part of this")]
+
+#[path = "pipelines.rs"]
+pub mod pipelines;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};

@@ -170,6 +170,11 @@ impl WildWriter {
         self.turns.calls
     }
 
+    /// Whether the call at which it was to fail was made.
+    pub fn has_failed(&self) -> bool {
+        self.turns.failed
+    }
+
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Planned>> {
         assert!(!self.closed, "called again after it was closed");
         self.turns.poll(cx)

@@ -21,14 +21,7 @@ use crate::{
 };
 
 /// The buffer's own error, out of what the traits made of it.
-pub(in crate::pipeline) fn spill_error(error: io::Error) -> Arc<dyn Error + Send + Sync> {
-    match SpillError::from_io(&error) {
-        Some(error) => Arc::new(error.clone()),
-        None => Arc::new(error),
-    }
-}
-
-fn boxed(error: io::Error) -> Box<dyn Error + Send + Sync> {
+pub(in crate::pipeline) fn spill_error(error: io::Error) -> Box<dyn Error + Send + Sync> {
     match SpillError::from_io(&error) {
         Some(error) => error.clone().into(),
         None => error.into(),
@@ -44,7 +37,7 @@ impl Source for SpillSource {
     }
 
     fn cancel(&mut self, cause: Arc<dyn Error + Send + Sync>) {
-        self.0.control().cancel_with(cause);
+        self.0.cancel(cause);
     }
 }
 
@@ -77,28 +70,28 @@ impl Drain for SpillDrain {
         cx: &mut Context<'_>,
         chunk: &mut Bytes,
     ) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
-        let n = ready!(Pin::new(&mut self.writer).poll_write(cx, chunk)).map_err(boxed)?;
+        let n = ready!(Pin::new(&mut self.writer).poll_write(cx, chunk)).map_err(spill_error)?;
         take_off(chunk, n);
         Poll::Ready(Ok(()))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
-        Pin::new(&mut self.writer).poll_flush(cx).map_err(boxed)
+        Pin::new(&mut self.writer).poll_flush(cx).map_err(spill_error)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
-        Pin::new(&mut self.writer).poll_shutdown(cx).map_err(boxed)
+        Pin::new(&mut self.writer).poll_shutdown(cx).map_err(spill_error)
     }
 
     fn abort(&mut self, cause: Arc<dyn Error + Send + Sync>) {
-        self.writer.control().abort_with(cause);
+        self.writer.abort(cause);
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Box<dyn Error + Send + Sync>> {
         ready!(Pin::new(&mut self.closed).poll(cx));
         // What the reader's end was, the next call tells.
         match Pin::new(&mut self.writer).poll_flush(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(boxed(error)),
+            Poll::Ready(Err(error)) => Poll::Ready(spill_error(error)),
             _ => Poll::Ready(SpillError::ReaderDropped.into()),
         }
     }
