@@ -3,6 +3,7 @@
 
 use std::{
     any::Any,
+    mem,
     task::{Context, Poll, ready},
 };
 
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     source::Source,
-    transform::{clock::Pause, stage::Step},
+    transform::{clock::Pause, stage::Said},
 };
 
 /// Chunks that are taken from a source before others have their turn: an end that is always ready must not starve them.
@@ -77,7 +78,9 @@ impl<'a> Chain<'a> {
 
     /// The next chunk at its end; `None` at the end of the stream.
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Result<Option<Bytes>, Fault>> {
-        pull(&mut self.inlet, &mut self.parts, cx, live)
+        let mut chunk = Bytes::new();
+        let came = ready!(pull(&mut self.inlet, &mut self.parts, cx, live, &mut chunk))?;
+        Poll::Ready(Ok(came.then_some(chunk)))
     }
 
     /// Whether a stage has had enough.
@@ -147,69 +150,71 @@ impl Leavings {
     }
 }
 
-/// The next chunk behind the last of `parts`.
+/// Puts the next chunk behind the last of `parts` into `chunk`, which is empty, and says whether there was one: a chunk is moved as
+/// seldom as can be, however many it passes.
 fn pull(
     inlet: &mut Inlet<'_>,
     parts: &mut [Part<'_>],
     cx: &mut Context<'_>,
     live: &Live,
-) -> Poll<Result<Option<Bytes>, Fault>> {
-    let Some((part, before)) = parts.split_last_mut() else { return inlet.poll(cx, live) };
+    chunk: &mut Bytes,
+) -> Poll<Result<bool, Fault>> {
+    let Some((part, before)) = parts.split_last_mut() else { return inlet.poll(cx, live, chunk) };
     let index = part.index;
     loop {
         match &mut part.kind {
             Kind::Stage(stage) => {
                 ready!(part.pause.poll(cx));
-                let mut fed = None;
+                let mut fed = false;
                 if stage.needs_input() {
-                    match ready!(pull(inlet, before, cx, live))? {
-                        Some(chunk) => {
-                            live.came(index, chunk.len());
-                            fed = Some(chunk);
-                        }
-                        None => stage.end_input(),
+                    fed = ready!(pull(inlet, before, cx, live, chunk))?;
+                    if fed {
+                        live.came(index, chunk.len());
+                    } else {
+                        stage.end_input();
                     }
                 }
-                match stage.step(fed) {
-                    Ok(Step::Chunk(chunk)) => {
+                match stage.step(chunk, fed) {
+                    Ok(Said::Chunk) => {
                         live.went(index, chunk.len());
-                        return Poll::Ready(Ok(Some(chunk)));
+                        return Poll::Ready(Ok(true));
                     }
-                    Ok(Step::NeedInput) => {}
-                    Ok(Step::Wait(wait)) => {
+                    Ok(Said::NeedInput) => {}
+                    Ok(Said::Wait(wait)) => {
                         if let Err(error) = part.pause.begin(wait) {
                             return Poll::Ready(Err(Fault::of(index, error)));
                         }
                     }
-                    Ok(Step::End) => {
+                    Ok(Said::End) => {
                         if stage.is_stopped() {
                             inlet.source = None;
                         }
-                        return Poll::Ready(Ok(None));
+                        return Poll::Ready(Ok(false));
                     }
                     Err(cause) => return Poll::Ready(Err(Fault::of(index, cause))),
                 }
             }
             Kind::Branch(branch) => {
-                if let Some(chunk) = ready!(branch.poll_pass(cx)) {
-                    live.went(index, chunk.len());
-                    return Poll::Ready(Ok(Some(chunk)));
+                if let Some(passed) = ready!(branch.poll_pass(cx)) {
+                    live.went(index, passed.len());
+                    *chunk = passed;
+                    return Poll::Ready(Ok(true));
                 }
-                let Some(chunk) = ready!(pull(inlet, before, cx, live))? else {
+                if !ready!(pull(inlet, before, cx, live, chunk))? {
                     branch.finish();
-                    return Poll::Ready(Ok(None));
-                };
+                    return Poll::Ready(Ok(false));
+                }
                 live.came(index, chunk.len());
-                branch.push(chunk);
+                branch.push(mem::take(chunk));
             }
         }
     }
 }
 
 impl Inlet<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, live: &Live) -> Poll<Result<Option<Bytes>, Fault>> {
+    fn poll(&mut self, cx: &mut Context<'_>, live: &Live, into: &mut Bytes) -> Poll<Result<bool, Fault>> {
         loop {
-            let Some(source) = &mut self.source else { return Poll::Ready(Ok(None)) };
+            let Some(source) = &mut self.source else { return Poll::Ready(Ok(false)) };
             if self.turn == 0 {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -225,7 +230,8 @@ impl Inlet<'_> {
                         live.came(0, chunk.len());
                     }
                     live.went(self.index, chunk.len());
-                    return Poll::Ready(Ok(Some(chunk)));
+                    *into = chunk;
+                    return Poll::Ready(Ok(true));
                 }
                 Some(Err(cause)) => {
                     self.failed = true;

@@ -1,19 +1,20 @@
 //! A stage of any type, behind one interface. Never knows what is before or behind it.
 
-use std::{any::Any, error::Error};
+use std::{any::Any, error::Error, mem};
 
 use bytes::Bytes;
 
 use super::error::Cause;
 use crate::transform::{
     Transform, TransformError,
-    stage::{Stage, Step},
+    stage::{Said, Stage},
 };
 
 /// A [`Stage`] whose type is forgotten.
 pub(super) trait Link: Send {
-    /// What comes next; where it needs input, with a chunk of that. One call a chunk: most have nothing else to say.
-    fn step(&mut self, chunk: Option<Bytes>) -> Result<Step, Cause>;
+    /// What comes next: a chunk goes into `chunk`, which holds its input where `fed`. One call a chunk: most have nothing else to
+    /// say.
+    fn step(&mut self, chunk: &mut Bytes, fed: bool) -> Result<Said, Cause>;
     fn needs_input(&self) -> bool;
     fn end_input(&mut self);
     fn is_stopped(&self) -> bool;
@@ -22,11 +23,11 @@ pub(super) trait Link: Send {
 }
 
 impl<T: Transform + Send> Link for Stage<T> {
-    fn step(&mut self, chunk: Option<Bytes>) -> Result<Step, Cause> {
-        if let Some(chunk) = chunk {
-            self.push(chunk);
+    fn step(&mut self, chunk: &mut Bytes, fed: bool) -> Result<Said, Cause> {
+        if fed {
+            self.push(mem::take(chunk));
         }
-        self.next().map_err(|error| match error {
+        self.next_into(chunk).map_err(|error| match error {
             // The stage is named by the pipeline: the cause is the transform's own.
             TransformError::Failed { cause, .. } => cause,
             error => Box::<dyn Error + Send + Sync>::from(error).into(),

@@ -124,19 +124,28 @@ impl Output {
         (self.clock)()
     }
 
-    /// The next chunk, in order. Never an empty one.
+    #[cfg(test)]
+    fn take(&mut self) -> Option<Bytes> {
+        let mut chunk = Bytes::new();
+        self.take_into(&mut chunk).then_some(chunk)
+    }
+
+    /// Puts the next chunk, in order, into `chunk`, which is empty. Never an empty one.
     #[inline]
-    pub(crate) fn take(&mut self) -> Option<Bytes> {
+    pub(crate) fn take_into(&mut self, chunk: &mut Bytes) -> bool {
         if self.first.0.is_empty() {
             if self.filled == 0 {
-                return None;
+                return false;
             }
             self.seal_filled();
         }
-        let next = if self.others.is_empty() { None } else { self.others.pop_front() };
-        let (chunk, counted) = mem::replace(&mut self.first, next.unwrap_or_default());
-        self.made -= counted;
-        Some(chunk)
+        debug_assert!(chunk.is_empty());
+        mem::swap(chunk, &mut self.first.0);
+        self.made -= mem::take(&mut self.first.1);
+        if !self.others.is_empty() {
+            self.first = self.others.pop_front().unwrap_or_default();
+        }
+        true
     }
 
     /// Drops what was not taken.

@@ -11,6 +11,15 @@ use bytes::Bytes;
 use super::{Contract, Flow, Output, Transform, TransformError, output};
 use crate::error::shared;
 
+/// The same as [`Step`], where the chunk went into a place of the caller's.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Chunk,
+    NeedInput,
+    Wait(Duration),
+    End,
+}
+
 /// What a stage needs or has.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -142,16 +151,32 @@ impl<T: Transform> Stage<T> {
     ///
     /// What follows the last good byte; it repeats.
     pub(crate) fn next(&mut self) -> Result<Step, TransformError> {
+        let mut chunk = Bytes::new();
+        self.next_into(&mut chunk).map(|said| match said {
+            Said::Chunk => Step::Chunk(chunk),
+            Said::NeedInput => Step::NeedInput,
+            Said::Wait(wait) => Step::Wait(wait),
+            Said::End => Step::End,
+        })
+    }
+
+    /// The same, into `chunk`, which is empty: where chunks pass many stages, each is moved as seldom as can be.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    #[inline]
+    pub(crate) fn next_into(&mut self, chunk: &mut Bytes) -> Result<Said, TransformError> {
         loop {
-            if let Some(chunk) = self.output.take() {
-                return Ok(Step::Chunk(chunk));
+            if self.output.take_into(chunk) {
+                return Ok(Said::Chunk);
             }
             if let Some(wait) = self.wait.take() {
-                return Ok(Step::Wait(wait));
+                return Ok(Said::Wait(wait));
             }
             match &self.state {
-                State::Idle => return Ok(Step::NeedInput),
-                State::Ended { .. } => return Ok(Step::End),
+                State::Idle => return Ok(Said::NeedInput),
+                State::Ended { .. } => return Ok(Said::End),
                 State::Failed(error) => return Err(error.clone()),
                 State::Transforming | State::Flushing | State::Finishing => self.call(),
             }
