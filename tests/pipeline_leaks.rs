@@ -94,6 +94,8 @@ fn one(pool: &SpillPool, seed: u64) {
         let counting = Counting::new();
         let waker = counting.waker();
         let mut polls = random.below(20);
+        // Once: each call wakes, so that one that does nothing would be repeated for ever.
+        let mut cancels = matches!(who, Who::Cancel);
         loop {
             let before = counting.wakes();
             let attempt = || run.as_mut().poll(&mut Context::from_waker(&waker));
@@ -108,7 +110,7 @@ fn one(pool: &SpillPool, seed: u64) {
             if polls == 0 && matches!(who, Who::Drop) {
                 break Err(None);
             }
-            if polls == 0 && matches!(who, Who::Cancel) {
+            if polls == 0 && std::mem::take(&mut cancels) {
                 handle.cancel(Planned(seed as usize));
             }
             counting.wait_beyond(before);
