@@ -11,6 +11,8 @@ mod control;
 mod core;
 mod drain;
 mod error;
+#[cfg(spill_shuttle)]
+pub mod interleavings;
 mod lender;
 mod options;
 pub mod pipeline;
@@ -26,6 +28,7 @@ mod spill_pool;
 mod stats;
 mod storage;
 mod stream;
+mod sync;
 mod threads;
 pub mod transform;
 mod within;
