@@ -43,7 +43,7 @@ use crate::{
 const BLOCK: usize = 8 << 10;
 
 /// Executions of each scenario under each scheduler; `INTERLEAVINGS` asks for more.
-const USUAL: usize = 2_000;
+const USUAL: usize = 1_000;
 
 /// Runs a scenario over and over, each time in another order.
 fn explore(scenario: fn()) {
@@ -362,17 +362,16 @@ pub fn an_end_from_a_third_thread() {
             _ => third.cancel("third"),
         });
         // It writes on for ever: only an end stops it.
+        let piece = any_of(&[50, 3_000, BLOCK]);
         let writing = thread::spawn(move || {
             let mut at = 0;
             let end = loop {
-                let next = at + BLOCK as u64;
-                if let Err(error) = write_to(&mut writer, &mut at, next, BLOCK) {
+                let next = at + piece as u64;
+                if let Err(error) = write_to(&mut writer, &mut at, next, piece) {
                     break error;
                 }
-                if at > 40 * BLOCK as u64 {
-                    // The scheduler lets the third one wait: this one does, too.
-                    thread::yield_now();
-                }
+                // Or a scheduler that likes it never lets the third one on.
+                thread::yield_now();
             };
             assert!(writer.finish().is_err(), "what failed is no clean end");
             (at, end)
@@ -467,6 +466,79 @@ pub fn buffers_of_a_pool_and_its_last_slot() {
         let disk = disk();
         let (pool, all) = members::<3>(24, any_of(&[1, 2]), &disk);
         all_get_on(all, 7 * BLOCK as u64);
+        pool_is_empty(&pool);
+    });
+}
+
+/// More buffers than there are I/O threads, all with something to be written: one writes what others wait to have written.
+pub fn what_many_want_written_is_written_by_one() {
+    explore(|| {
+        let disk = disk();
+        let (pool, all) = members::<6>(48, 200, &disk);
+        let len = 6 * BLOCK as u64;
+        let writing = all.map(|(mut writer, reader)| {
+            thread::spawn(move || {
+                write_to(&mut writer, &mut 0, len, 2 * BLOCK).unwrap();
+                writer.finish().unwrap();
+                reader
+            })
+        });
+        for thread in writing {
+            read_all(&mut thread.join().unwrap(), len, 4 * BLOCK);
+        }
+        pool_is_empty(&pool);
+    });
+}
+
+/// One that has nothing yet wants its first block, and just then those who have all give theirs back and are gone: nobody else
+/// will ever tell it that there is some.
+pub fn a_first_block_and_those_who_give_theirs() {
+    explore(|| {
+        let disk = disk();
+        let (pool, [(mut writer, mut reader), hogs @ ..]) = members::<3>(8, 0, &disk);
+        let hogs = hogs.map(|(mut writer, reader)| {
+            let piece = bytes_at(0, BLOCK);
+            let mut cx = Context::from_waker(Waker::noop());
+            while Pin::new(&mut writer).poll_write(&mut cx, &piece).is_ready() {}
+            thread::spawn(move || drop((writer, reader)))
+        });
+        let len = BLOCK as u64;
+        let writing = thread::spawn(move || {
+            write_to(&mut writer, &mut 0, len, BLOCK).unwrap();
+            writer
+        });
+        // Nobody reads before it is written: a reader that waits gets its writer memory of another kind.
+        let writer = writing.join().unwrap();
+        for hog in hogs {
+            hog.join().unwrap();
+        }
+        writer.finish().unwrap();
+        read_all(&mut reader, len, BLOCK);
+        drop(reader);
+        pool_is_empty(&pool);
+    });
+}
+
+/// The first in the queue for slots wants none any more, for its reader has caught up, and then wants some again.
+pub fn a_queue_whose_first_wants_none_and_wants_some_again() {
+    explore(|| {
+        let disk = disk();
+        let (pool, [(mut hog, hogs_reader), (mut writer, mut reader)]) = members::<2>(32, 2, &disk);
+        write_to(&mut hog, &mut 0, 5 * BLOCK as u64, BLOCK).unwrap();
+        let (first, len) = (4 * BLOCK as u64, 9 * BLOCK as u64);
+        let writing = thread::spawn(move || {
+            write_to(&mut writer, &mut 0, len, any_of(&[BLOCK, 3_000])).unwrap();
+            writer.finish().unwrap();
+        });
+        let freeing = thread::spawn(move || drop((hogs_reader, hog)));
+        let mut at = 0;
+        read_to(&mut reader, &mut at, first, BLOCK).unwrap();
+        // What is left fits into memory and on the disk, once the other one has gone from there.
+        writing.join().unwrap();
+        freeing.join().unwrap();
+        read_to(&mut reader, &mut at, u64::MAX, BLOCK).unwrap();
+        assert_eq!(at, len);
+        drop(reader);
         pool_is_empty(&pool);
     });
 }

@@ -11,6 +11,9 @@ mod control;
 mod core;
 mod drain;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(spill_shuttle)]
 pub mod interleavings;
 mod lender;

@@ -196,6 +196,7 @@ fn sources() -> Vec<(PathBuf, String)> {
                 "herd.rs",
                 "faulty.rs",
                 "hooked.rs",
+                "fuzzing.rs",
                 "interleavings.rs",
                 "shuttled.rs",
             ]

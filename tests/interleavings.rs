@@ -21,6 +21,9 @@ scenarios! {
     a_look_and_an_abort
     buffers_of_a_pool_and_its_last_block
     buffers_of_a_pool_and_its_last_slot
+    what_many_want_written_is_written_by_one
+    a_first_block_and_those_who_give_theirs
+    a_queue_whose_first_wants_none_and_wants_some_again
     a_buffer_that_goes_while_it_waits
     work_and_a_thread_that_is_about_to_go
     calls_and_a_clock_that_is_about_to_go
