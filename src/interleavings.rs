@@ -6,6 +6,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     pin::{Pin, pin},
     task::{Context, Poll, Wake, Waker},
     time::Duration,
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use shuttle::{
     Config, Runner,
     rand::{Rng, thread_rng},
-    scheduler::{PctScheduler, RandomScheduler, Scheduler},
+    scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler},
     sync::{Condvar, Mutex},
     thread,
 };
@@ -30,7 +31,7 @@ use crate::{
     slot::Geometry,
     storage::sys::{
         faulty::Scripted,
-        hooked::{Act, Hooked},
+        hooked::{Act, Call, Hooked},
     },
     sync::{
         Arc, Weak,
@@ -50,10 +51,10 @@ fn explore(scenario: fn()) {
     let times = std::env::var("INTERLEAVINGS").ok().and_then(|times| times.parse().ok()).unwrap_or(USUAL);
     // What shuttle prints of an execution that failed, to see it once more.
     if let Ok(schedule) = std::env::var("INTERLEAVINGS_SCHEDULE") {
-        return shuttle::replay(scenario, &schedule);
+        return run(ReplayScheduler::new_from_encoded(&schedule), scenario);
     }
     run(RandomScheduler::new(times), scenario);
-    // So many times is the one who is first overtaken: few orders, but those that take long to come up by chance.
+    // One runs as long as it can, but for so many moments: orders that hardly ever come up by chance.
     run(PctScheduler::new(3, times), scenario);
     run(PctScheduler::new(10, times), scenario);
 }
@@ -73,6 +74,19 @@ fn disk() -> Disk {
     Hooked::new(Scripted::default(), |_| {
         thread::yield_now();
         Act::Go
+    })
+}
+
+/// One that is full now and then, when a file is made or written to.
+fn moody_disk() -> Disk {
+    Hooked::new(Scripted::default(), |call| {
+        thread::yield_now();
+        match call {
+            Call::Create | Call::Write { .. } if any_of(&[true, false, false]) => {
+                Act::Fail(io::ErrorKind::StorageFull.into())
+            }
+            _ => Act::Go,
+        }
     })
 }
 
@@ -417,6 +431,25 @@ pub fn a_look_and_an_abort() {
     });
 }
 
+/// A full disk is a limit that is reached early: it is tried again, and all get on meanwhile.
+pub fn both_sides_and_a_disk_that_is_full_now_and_then() {
+    explore(|| {
+        let disk = moody_disk();
+        let (mut writer, mut reader) = alone(&options(4, any_of(&[2, 64])), &disk);
+        let control = writer.control();
+        let len = 9 * BLOCK as u64;
+        let piece = any_of(&[3_000, 2 * BLOCK]);
+        let writing = thread::spawn(move || {
+            write_to(&mut writer, &mut 0, len, piece).unwrap();
+            writer.finish().unwrap();
+        });
+        read_all(&mut reader, len, any_of(&[5_000, 4 * BLOCK]));
+        writing.join().unwrap();
+        drop(reader);
+        nothing_is_left(&control, &disk);
+    });
+}
+
 // ---- many buffers ----
 
 /// Buffers of four blocks each, in a pool of so much memory and disk.
@@ -465,6 +498,16 @@ pub fn buffers_of_a_pool_and_its_last_slot() {
     explore(|| {
         let disk = disk();
         let (pool, all) = members::<3>(24, any_of(&[1, 2]), &disk);
+        all_get_on(all, 7 * BLOCK as u64);
+        pool_is_empty(&pool);
+    });
+}
+
+/// What is full for one is full for all, until it is not.
+pub fn buffers_of_a_pool_and_a_disk_that_is_full_now_and_then() {
+    explore(|| {
+        let disk = moody_disk();
+        let (pool, all) = members::<2>(any_of(&[8, 16]), any_of(&[2, 64]), &disk);
         all_get_on(all, 7 * BLOCK as u64);
         pool_is_empty(&pool);
     });

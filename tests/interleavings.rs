@@ -19,8 +19,10 @@ scenarios! {
     both_drops_and_jobs_in_flight
     an_end_from_a_third_thread
     a_look_and_an_abort
+    both_sides_and_a_disk_that_is_full_now_and_then
     buffers_of_a_pool_and_its_last_block
     buffers_of_a_pool_and_its_last_slot
+    buffers_of_a_pool_and_a_disk_that_is_full_now_and_then
     what_many_want_written_is_written_by_one
     a_first_block_and_those_who_give_theirs
     a_queue_whose_first_wants_none_and_wants_some_again
