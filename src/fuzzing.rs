@@ -116,7 +116,7 @@ impl Script<'_> {
             189..215 => HerdOp::Tell(self.byte()),
             215..230 => HerdOp::WantAgain,
             230..238 => HerdOp::Punch(self.byte()),
-            238..246 => HerdOp::Punched(self.byte() % 2 == 0),
+            238..246 => HerdOp::Punched(self.byte().is_multiple_of(2)),
             246..252 => HerdOp::Rest,
             252.. => HerdOp::Space(self.byte()),
         }

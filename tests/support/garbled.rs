@@ -119,7 +119,7 @@ where
 fn any_bytes_into(decoder: fn() -> Decompress, how: How, more: u8, bytes: &[u8]) {
     let bounded = || {
         let decoder = decoder().max_total(MOST >> (more % 24));
-        if more % 3 == 0 { decoder.max_ratio(1 + u32::from(more), 1 << 10) } else { decoder }
+        if more.is_multiple_of(3) { decoder.max_ratio(1 + u32::from(more), 1 << 10) } else { decoder }
     };
     let (one, said) = through(bounded(), how, bytes);
     let (other, says) = through(bounded(), How::WHOLE, bytes);
