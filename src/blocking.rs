@@ -3,15 +3,22 @@
 use std::{
     error::Error,
     io::{self, BufRead, IoSlice, Read, Write},
-    sync::Arc,
     task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
 };
 
 use bytes::Bytes;
 
 use crate::{
-    control::Control, error::SpillError, reader::SpillReader, shell::Target, stats::SpillStats, writer::SpillWriter,
+    control::Control,
+    error::SpillError,
+    reader::SpillReader,
+    shell::Target,
+    stats::SpillStats,
+    sync::{
+        Arc,
+        thread::{self, Thread},
+    },
+    writer::SpillWriter,
 };
 
 /// The writing half as a [`Write`]; made by [`SpillWriter::into_blocking`].

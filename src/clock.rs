@@ -6,10 +6,10 @@ use std::{
     collections::BinaryHeap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, OnceLock, PoisonError, Weak, process_wide, thread};
 
 /// How long the thread waits with nobody to call before it goes.
 const IDLE: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ pub(crate) trait Tick: Send + Sync {
 
 /// Nanoseconds since the process first asked.
 pub(crate) fn now() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
+    process_wide!(START: OnceLock<Instant> = OnceLock::new());
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
@@ -46,8 +46,10 @@ pub(crate) fn call_at(at: u64, target: Weak<dyn Tick>) -> io::Result<()> {
     Ok(())
 }
 
-static CLOCK: Clock =
-    Clock { calls: Mutex::new(Calls { queue: BinaryHeap::new(), running: false }), changed: Condvar::new() };
+process_wide!(
+    CLOCK: Clock =
+        Clock { calls: Mutex::new(Calls { queue: BinaryHeap::new(), running: false }), changed: Condvar::new() }
+);
 
 struct Clock {
     calls: Mutex<Calls>,

@@ -12,6 +12,11 @@ mod control;
 mod core;
 mod drain;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(spill_shuttle)]
+pub mod interleavings;
 mod lender;
 mod options;
 pub mod pipeline;
@@ -27,6 +32,7 @@ mod spill_pool;
 mod stats;
 mod storage;
 mod stream;
+mod sync;
 mod threads;
 pub mod transform;
 mod within;

@@ -10,15 +10,17 @@ use std::{
     collections::VecDeque,
     fmt, hint, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::options::Place;
+use crate::{
+    options::Place,
+    sync::{
+        Arc, Condvar, Instant, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+        process_wide, thread,
+    },
+};
 
 /// Threads of one lane at most. The page cache takes what two can give it; more help on slow disks.
 const MAX_THREADS: usize = 4;
@@ -77,7 +79,7 @@ struct State {
     idle: usize,
 }
 
-static LANES: Mutex<Vec<(Place, Weak<Lane>)>> = Mutex::new(Vec::new());
+process_wide!(LANES: Mutex<Vec<(Place, Weak<Lane>)>> = Mutex::new(Vec::new()));
 
 impl fmt::Debug for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ mod matrix;
 mod wild;
 
 use std::{
-    io::{self, Read},
+    io::{self, Read, Write},
     sync::LazyLock,
 };
 
@@ -377,5 +377,28 @@ fn a_flush_makes_what_was_written_readable() {
             let (got, end) = decompressed(decompress(), &writer.get_ref().got, 1000);
             assert!(got == plain && end.is_ok(), "{format}");
         }
+    }
+}
+
+/// Text, and behind it a block whose length contradicts itself.
+fn corrupt_behind(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(plain).unwrap();
+    // An empty block ends what is flushed: its length, and that once more with every bit turned.
+    encoder.flush().unwrap();
+    let mut bytes = encoder.get_ref().clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    bytes
+}
+
+/// The piece that the error lay in did not count as read: "corrupt within its first 10 bytes", which were right (a fuzzer
+/// found it).
+#[test]
+fn what_is_corrupt_is_so_within_what_was_read() {
+    let bytes = corrupt_behind(b"text");
+    for piece in [1, 3, 1000] {
+        let (_, said) = decompressed(Decompress::gzip(), &bytes, piece);
+        let Err(DecompressError::Corrupt { taken, .. }) = said else { panic!("{piece}: {said:?}") };
+        assert_eq!(taken, bytes.len() as u64, "{piece}");
     }
 }

@@ -165,6 +165,8 @@ impl Core {
 
     pub(crate) fn return_lent(&mut self, block: Arc<Block>) {
         self.memory.unlend(block.capacity());
+        // Also where that frees no memory: the window is larger now, and so is its half.
+        self.notes.writable |= self.grace.is_held();
         self.put_back(block);
     }
 

@@ -487,3 +487,24 @@ fn c05_a_reader_that_yields_is_excused_like_one_that_was_woken() {
         assert!(core.wants_write().is_some(), "not for ever");
     }
 }
+
+/// What is lent makes the window smaller, and so its half. A writer that was held until half of it is free was not let on when a
+/// chunk came back whose block was still on its way to disk: that freed no memory, and so nobody looked (a fuzzer found it).
+#[test]
+fn c03_a_chunk_that_comes_back_may_be_what_the_writer_was_held_for() {
+    let limits = Limits { memory: 283, block: 64, disk: Some(12), slots: 12, on_full: OnFull::Wait };
+    // Three blocks go to disk for others' sake, and a fourth is written; the first is lent, and all is read but half of a window.
+    // The model sees that nobody waits for what is there.
+    Model::new(limits, 12).run(&[
+        Op::Write(191),
+        Op::Squeeze,
+        Op::Drive,
+        Op::Drive,
+        Op::Drive,
+        Op::WriteVectored(135, 141),
+        Op::NextChunk,
+        Op::Read(76),
+        Op::Complete(0, 0, Fault::None),
+        Op::DropChunk(0),
+    ]);
+}

@@ -1,9 +1,10 @@
 //! The memory that many buffers share, counted without a lock.
 //! Never says who gets it next: that is the queue's.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-
-use crate::lender::{Lender, Purpose};
+use crate::{
+    lender::{Lender, Purpose},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
 
 /// What a pool needs at least, in blocks: two kept for readers, two for what is handed over, one for those who have nothing
 /// else, three for all.

@@ -1,13 +1,14 @@
 //! The buffers of a pool: who waits for memory, in which order, and whom to ask for some.
 //! Never calls them while it is locked.
 
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicUsize, atomic::Ordering::SeqCst},
-};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::budget::Budget;
-use crate::{lender::Purpose, stats::SpillStats};
+use crate::{
+    lender::Purpose,
+    stats::SpillStats,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicUsize, atomic::Ordering::SeqCst},
+};
 
 /// A buffer, as its pool sees it.
 pub(crate) trait Member: Send + Sync {

@@ -8,14 +8,7 @@ mod queue;
 mod slots;
 mod upkeep;
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io, path::PathBuf};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::slots::Punch;
@@ -34,6 +27,10 @@ use crate::{
     options::{Limits, Options, Place},
     slot::{GROUP, Geometry, PAGE, SlotRun, TRAILER},
     storage::{SpillFile, sys::Platform},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     threads::{Lane, Work},
 };
 

@@ -1,10 +1,7 @@
 //! Giving back what is not needed: pages of the file, the file itself, memory of those who stand still.
 //! Never while a lock is held, and never on an async thread.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{
     Disk, Pool,
@@ -14,6 +11,7 @@ use crate::{
     block,
     clock::{self, Tick},
     storage::{Punched, SpillFile},
+    sync::{Arc, Mutex, PoisonError, Weak},
     threads::{Lane, Work},
 };
 

@@ -5,8 +5,7 @@ use std::{
     any::Any,
     io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::Shared;
@@ -17,6 +16,7 @@ use crate::{
     error::{SpillError, StorageOp},
     pool::Grant,
     storage::{Part, Progress, ReadFault, SpillFile, TrailersAhead, Wanted, is_full},
+    sync::{Arc, Instant},
     threads::{Lane, Work},
 };
 

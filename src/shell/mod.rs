@@ -13,10 +13,6 @@ use std::{
     fmt, mem,
     ops::{Deref, DerefMut},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -36,6 +32,11 @@ use crate::{
     storage::{
         Codec, Stream, TrailersAhead,
         sys::{Platform, System},
+    },
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+        process_wide,
     },
     threads::Bell,
 };
@@ -127,7 +128,7 @@ impl Shared {
 
     /// A buffer of this pool.
     pub(crate) fn of(pool: Arc<Pool>, options: &Options) -> Arc<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        process_wide!(NEXT: AtomicU64 = AtomicU64::new(1));
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let lender = pool.lender();
         let this = Arc::new_cyclic(|me| Self {

@@ -3,7 +3,6 @@
 
 use std::{
     fmt, mem,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -18,6 +17,7 @@ use crate::{
     core::Front,
     error::SpillError,
     storage::{Progress, Wanted},
+    sync::Arc,
 };
 
 /// Up to this many bytes are copied under the lock; more would keep the writer from it.

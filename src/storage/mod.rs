@@ -13,10 +13,6 @@ pub(crate) mod sys;
 use std::{
     io::{self, IoSlice, IoSliceMut},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
 pub(crate) use self::codec::Codec;
@@ -30,6 +26,10 @@ use crate::{
     error::{SpillError, StorageOp},
     options::Place,
     slot::{GROUP, Geometry, SlotRun, TRAILER, io_pieces},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// By how much the file's length grows at a time. A length that is ahead of what is written costs no

@@ -1,9 +1,9 @@
 //! What is asked of the platform: one small seam. `linux` is the platform that is tested.
 //! Never retries and never interprets an error.
 
-#[cfg(test)]
+#[cfg(any(test, spill_shuttle))]
 pub(crate) mod faulty;
-#[cfg(test)]
+#[cfg(any(test, spill_shuttle))]
 pub(crate) mod hooked;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;

@@ -243,7 +243,8 @@ impl Decompress {
         let len = spare.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let before = input.len();
         let (put, said) = member.decode(input, &mut spare[..len]);
-        let took = before - input.len();
+        // A codec that fails does not say how far it has come: somewhere within what it was given.
+        let took = if said.is_ok() { before - input.len() } else { before };
         member.more = put == len;
         member.held = held;
         self.taken += took as u64;
