@@ -19,6 +19,7 @@ pub fn core(bytes: &[u8]) {
     let limits = Limits {
         memory: blocks * BLOCK + odd,
         block: BLOCK,
+        encrypt: false,
         disk: slots,
         slots: slots.unwrap_or(u64::MAX),
         on_full: script.on_full(),
@@ -38,8 +39,14 @@ pub fn pool(bytes: &[u8]) {
         many @ 128.. => u64::from(many) * 50,
         few => 1 + u64::from(few) % 64,
     };
-    let limits =
-        Limits { memory: 6 * BLOCK, block: BLOCK, disk: Some(slots * BLOCK as u64), slots, on_full: script.on_full() };
+    let limits = Limits {
+        memory: 6 * BLOCK,
+        block: BLOCK,
+        encrypt: false,
+        disk: Some(slots * BLOCK as u64),
+        slots,
+        on_full: script.on_full(),
+    };
     let mut order: Vec<_> = (0..count).collect();
     for at in 0..count {
         order.swap(at, usize::from(script.byte()) % count);

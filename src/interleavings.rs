@@ -93,7 +93,7 @@ fn moody_disk() -> Disk {
 /// So many blocks in memory and so many on disk.
 fn options(memory: usize, slots: u64) -> Options {
     let disk = Some(Geometry::new(BLOCK).occupied(slots));
-    let limits = Limits { memory: memory * BLOCK, block: BLOCK, disk, slots, on_full: OnFull::Wait };
+    let limits = Limits { memory: memory * BLOCK, block: BLOCK, encrypt: false, disk, slots, on_full: OnFull::Wait };
     Options { limits, place: Place { dir: Some("/".into()), allow_memory_backed: false }, verify: true }
 }
 

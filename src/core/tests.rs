@@ -492,7 +492,7 @@ fn c05_a_reader_that_yields_is_excused_like_one_that_was_woken() {
 /// chunk came back whose block was still on its way to disk: that freed no memory, and so nobody looked (a fuzzer found it).
 #[test]
 fn c03_a_chunk_that_comes_back_may_be_what_the_writer_was_held_for() {
-    let limits = Limits { memory: 283, block: 64, disk: Some(12), slots: 12, on_full: OnFull::Wait };
+    let limits = Limits { memory: 283, block: 64, encrypt: false, disk: Some(12), slots: 12, on_full: OnFull::Wait };
     // Three blocks go to disk for others' sake, and a fourth is written; the first is lent, and all is read but half of a window.
     // The model sees that nobody waits for what is there.
     Model::new(limits, 12).run(&[
