@@ -1,13 +1,7 @@
 //! Encryption at rest: what a slot holds of a payload where the file's keys are the only ones that open it.
 //! Never keeps a key longer than the file it is for, and never seals in place.
 
-use std::{
-    fmt, io,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::{fmt, io};
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -16,7 +10,13 @@ use aws_lc_rs::{
 use zeroize::Zeroizing;
 
 use super::codec::{self, Trailer};
-use crate::slot::TRAILER;
+use crate::{
+    slot::TRAILER,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 /// A sealed slot's trailer, little-endian: format (1 byte), length (3), zeros (4), number (8), tag (16). The number tells the
 /// nonce and the key. Stream and index are not in it: they are authenticated, so that only who knows them can open the slot.
@@ -31,7 +31,7 @@ const SLOTS_A_KEY: u64 = 1 << 32;
 /// The keys of one file.
 pub(crate) struct Cipher {
     /// In the order in which they were made; almost always one.
-    keys: RwLock<Vec<Arc<LessSafeKey>>>,
+    keys: Mutex<Vec<Arc<LessSafeKey>>>,
     /// How many slots were sealed. A slot takes the next number, and with it a nonce that none had before: also where the
     /// same block is written a second time.
     sealed: AtomicU64,
@@ -42,7 +42,7 @@ impl Cipher {
     ///
     /// The system gives no random bytes.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { keys: RwLock::new(vec![Arc::new(random_key()?)]), sealed: AtomicU64::new(0) })
+        Ok(Self { keys: Mutex::new(vec![Arc::new(random_key()?)]), sealed: AtomicU64::new(0) })
     }
 
     /// Seals `payload` into `into`, which is as long.
@@ -83,7 +83,7 @@ impl Cipher {
     }
 
     fn key(&self, number: u64) -> Option<Arc<LessSafeKey>> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.get(usize::try_from(number / SLOTS_A_KEY).ok()?).cloned()
     }
 
@@ -93,7 +93,7 @@ impl Cipher {
                 return Ok(key);
             }
             let next = random_key()?;
-            self.keys.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(next));
+            self.keys.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(next));
         }
     }
 }
@@ -181,7 +181,7 @@ mod tests {
             assert!(seen.insert(trailer[NUMBER..TAG].to_vec()));
             assert!(seen.insert(sealed.to_vec()));
             cipher.open(7, 0, &mut sealed, &trailer).unwrap();
-            assert_eq!((&sealed, cipher.keys.read().unwrap().len()), (b"bytes", 1 + (slot / 2) as usize));
+            assert_eq!((&sealed, cipher.keys.lock().unwrap().len()), (b"bytes", 1 + (slot / 2) as usize));
         }
     }
 }
