@@ -2,11 +2,14 @@
 //! with what was written; how it ends must be its own doing, or that of a fault that hit it and nobody else.
 
 use std::{
-    env,
+    env, fs,
+    io::Write,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering::SeqCst},
+        mpsc::{self, RecvTimeoutError},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -267,7 +270,7 @@ fn begin(pool: &PoolHandle, weather: &Arc<Weather>, number: u64, own: u32, tasks
 }
 
 /// A hundred streams, of which a storm hits some, and those that begin when it is over. Says how many faults there were.
-fn round(seed: u64, platform: impl Platform + 'static) -> u64 {
+fn round(seed: u64, platform: impl Platform + 'static, current: &Seen) -> u64 {
     let mut dice = Dice(mix(seed));
     let weather = Weather::new(seed, dice.of(&[3, 10, 30, 100]));
     let hooked = Hooked::new(platform, {
@@ -278,6 +281,7 @@ fn round(seed: u64, platform: impl Platform + 'static) -> u64 {
     let pool = SpillPool::builder().memory_limit(memory).disk_limit(disk).retain(dice.of(&[0, 1 << 20, 64 << 20]));
     let pool = pool.min_free_space(0).build_on(hooked.clone()).unwrap();
     let from_the_start = dice.roll(2) == 0;
+    *current.lock().unwrap() = Some(pool.clone());
 
     let watched = pool.clone();
     let run = {
@@ -314,21 +318,50 @@ fn round(seed: u64, platform: impl Platform + 'static) -> u64 {
             runtime.block_on(run);
         },
     );
+    current.lock().unwrap().take();
     nothing_is_left(&pool);
     drop(pool);
     eventually("the file is closed", || hooked.open() == 0);
     weather.faults()
 }
 
-/// `SOAK_SECONDS` makes it longer, `SOAK_SEED` begins with the round that failed.
+/// The pool of the round that goes on.
+type Seen = Arc<Mutex<Option<SpillPool>>>;
+
+/// Writes down what is taken, once a second: seconds, then KiB of RSS, of memory held, and of the file. Until the sender goes.
+fn log(file: &str, current: &Seen, over: &mpsc::Receiver<()>) {
+    let mut file = fs::File::create(file).expect("a file to log to");
+    let began = Instant::now();
+    while over.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+        let stats = current.lock().unwrap().as_ref().map(|pool| pool.stats()).unwrap_or_default();
+        let process = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let rss = process.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        let rss = rss.trim().trim_end_matches(" kB");
+        let (held, disk) = (stats.memory_held >> 10, stats.file_bytes >> 10);
+        writeln!(file, "{} {rss} {held} {disk}", began.elapsed().as_secs()).expect("space");
+    }
+}
+
+/// `SOAK_SECONDS` makes it longer, `SOAK_SEED` begins with the round that failed, `SOAK_LOG` is a file for what was taken over
+/// time (`peers soak` draws it).
 #[test]
 fn whatever_fails_it_concerns_only_those_whom_it_hit_and_nothing_is_lost() {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
     let end = Instant::now() + Duration::from_secs(number("SOAK_SECONDS").unwrap_or(3));
     let (mut seed, mut faults, mut rounds) = (number("SOAK_SEED").unwrap_or(1), 0, 0);
+    let current = Seen::default();
+    let (_over, is_over) = mpsc::channel();
+    if let Ok(file) = env::var("SOAK_LOG") {
+        let current = Arc::clone(&current);
+        thread::spawn(move || log(&file, &current, &is_over));
+    }
     while rounds < 2 || Instant::now() < end {
-        let run = move || if seed % 2 == 0 { round(seed, System) } else { round(seed, Scripted::default()) };
-        faults += std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+        let current = Arc::clone(&current);
+        let run = move || match seed % 2 {
+            0 => round(seed, System, &current),
+            _ => round(seed, Scripted::default(), &current),
+        };
+        faults += std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             eprintln!("SOAK_SEED={seed} begins with the round that failed");
             std::panic::resume_unwind(panic)
         });

@@ -22,6 +22,7 @@ mod pages;
 mod process;
 #[path = "../../rss/scenarios.rs"]
 mod scenarios;
+mod soak;
 mod speed;
 
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     let holds = match options.task {
         Task::Speed(options) => speed::compare(&options, &machine),
         Task::Memory(options) => memory::compare(&options, &machine),
+        Task::Soak(options) => soak::draw(&options, &machine),
         Task::Backlog(options) => {
             speed::backlog(&options);
             Ok(true)

@@ -24,6 +24,8 @@ pub(crate) enum Task {
     ///
     /// `PEERS_LONG=1` in the environment makes the backlog eight times as large.
     Memory(MemoryOptions),
+    /// Draw what a long soak has written down (`SOAK_LOG`)
+    Soak(SoakOptions),
     /// One backlog, written and read: what the comparison runs within a cgroup
     #[command(hide = true)]
     Backlog(BacklogOptions),
@@ -69,6 +71,16 @@ pub(crate) struct MemoryOptions {
     /// Draw memory and disk over time, beside a queue in memory
     #[arg(long, value_name = "FILE.svg")]
     pub chart: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct SoakOptions {
+    /// What it has written: seconds, KiB of RSS, of memory held, of the file, a line each time
+    pub log: PathBuf,
+
+    /// The chart
+    #[arg(long, value_name = "FILE.svg")]
+    pub chart: PathBuf,
 }
 
 #[derive(Args)]

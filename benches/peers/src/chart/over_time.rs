@@ -10,9 +10,12 @@ use super::{FAINT, FONT, GRID, GROUND, INK, OURS, OURS_ON_DISK, QUEUE};
 pub(crate) struct Curves {
     pub memory: Vec<(f64, f64)>,
     pub disk: Vec<(f64, f64)>,
+    /// A queue in memory beside it, none if empty.
     pub queue: Vec<(f64, f64)>,
     /// When the reader begins to read.
-    pub reader_begins: f64,
+    pub reader_begins: Option<f64>,
+    /// Of what is drawn.
+    pub unit: &'static str,
     pub title: String,
     pub machine: String,
 }
@@ -26,6 +29,7 @@ pub(crate) fn draw(file: &Path, curves: &Curves) -> Result<(), Box<dyn Error>> {
         ("spillbuffer: disk", OURS_ON_DISK, &curves.disk),
         ("spillbuffer: RSS", OURS, &curves.memory),
     ];
+    let drawn: Vec<_> = drawn.into_iter().filter(|(_, _, points)| !points.is_empty()).collect();
     let points = || drawn.iter().flat_map(|(_, _, points)| points.iter());
     let end = points().map(|(at, _)| *at).fold(0.1, f64::max);
     let top = 1.12 * points().map(|(_, mib)| *mib).fold(1.0, f64::max);
@@ -45,16 +49,19 @@ pub(crate) fn draw(file: &Path, curves: &Curves) -> Result<(), Box<dyn Error>> {
         .label_style(labels.clone())
         .axis_desc_style((FONT, 15).into_font().color(&INK))
         .x_desc("seconds")
-        .y_desc("MiB, over the base")
+        .y_desc(curves.unit)
         .x_label_formatter(&|at| format!("{at:.0}"))
         .y_label_formatter(&|mib| format!("{mib:.0}"))
         .draw()?;
-    let begins = curves.reader_begins;
-    chart.draw_series(LineSeries::new([(begins, 0.0), (begins, top)], FAINT))?;
-    chart.draw_series([Text::new("the reader begins", (begins + end / 100.0, top * 0.985), labels.clone())])?;
+    if let Some(begins) = curves.reader_begins {
+        chart.draw_series(LineSeries::new([(begins, 0.0), (begins, top)], FAINT))?;
+        chart.draw_series([Text::new("the reader begins", (begins + end / 100.0, top * 0.985), labels.clone())])?;
+    }
+    // Hundreds of points a line are best drawn thin.
+    let width = if drawn.iter().any(|(_, _, points)| points.len() > 1000) { 1 } else { 3 };
     for (name, colour, points) in drawn {
         chart
-            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(3)))?
+            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(width)))?
             .label(name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], colour.stroke_width(3)));
     }

@@ -47,7 +47,8 @@ fn curves(mib: u64, ours: &[Sample], queue: &[Sample], machine: &Machine) -> Cur
         memory: memory(ours),
         disk: ours.iter().map(|sample| (sample.seconds, sample.disk_mib)).collect(),
         queue: memory(queue),
-        reader_begins: timeline::READER_BEGINS.as_secs_f64(),
+        reader_begins: Some(timeline::READER_BEGINS.as_secs_f64()),
+        unit: "MiB, over the base",
         title: format!("{mib} MiB written evenly; the reader stands still for the first half"),
         machine: machine.text(),
     }
