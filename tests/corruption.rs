@@ -2,6 +2,8 @@
 //! their place, the file cut. Each byte that comes out is right, or there is an error at the block that was hit, and no other
 //! stream notices. Plain hits on one buffer, trailers byte by byte and `verify(false)` are in `contract_disk.rs`.
 //!
+//! They look for what they hit by what is written there, so nothing is encrypted; `encryption.rs` hits what is.
+//!
 //! `CORRUPTION_SECONDS` makes the storm longer; `CORRUPTION_SEED` begins with the round that failed.
 #![allow(missing_docs, reason = "a test crate has no readers of its docs")]
 #![allow(clippy::items_after_statements, reason = "a helper of one test stands where it is used")]
@@ -22,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spillbuffer::{Control, SpillError, SpillPool, SpillReader, SpillWriter};
+use spillbuffer::{Control, PoolBuilder, SpillError, SpillPool, SpillReader, SpillWriter};
 
 use crate::support::*;
 
@@ -37,6 +39,13 @@ const TRAILER: usize = 32;
 /// Where a trailer has the payload's length, and its place in the stream.
 const LENGTH: usize = 4;
 const INDEX: usize = 16;
+
+fn pool(scratch: &Scratch) -> PoolBuilder {
+    let builder = SpillPool::builder().memory_limit(MEMORY).temp_dir(scratch.path());
+    #[cfg(feature = "encryption")]
+    let builder = builder.encrypt(false);
+    builder
+}
 
 fn payload_at(slot: u64) -> u64 {
     HEADER + slot * BLOCK as u64
@@ -218,7 +227,7 @@ fn c14_each_kind_of_hit_on_what_nobody_has_read_is_an_error_there_and_of_that_st
     for seed in 0..42 {
         let mut random = Random::new(seed);
         let how = HITS[seed as usize % HITS.len()];
-        let pool = SpillPool::builder().memory_limit(MEMORY).temp_dir(scratch.path()).build().unwrap();
+        let pool = pool(&scratch).build().unwrap();
         let mut ends: Vec<_> = (0..3).map(|_| pool.buffer().into_split()).collect();
         // The same slots twice, each time with other bytes.
         let first = random.below(MIB);
@@ -471,7 +480,7 @@ struct Tally {
 /// One round. All that is random of it but the threads' pace comes from the seed.
 fn round(scratch: &Scratch, seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
-    let builder = SpillPool::builder().memory_limit(MEMORY).temp_dir(scratch.path()).min_free_space(0);
+    let builder = pool(scratch).min_free_space(0);
     // Where there is little disk, slots are soon another's.
     let disk = [3 << 20, 4 << 20, 1 << 30][random.below(3)];
     let pool = builder.disk_limit(disk).retain([0, 1 << 20][random.below(2)]).build().unwrap();

@@ -228,6 +228,95 @@ fn c14_slots_that_are_swapped_or_replayed_are_errors() {
     );
 }
 
+/// A pool's file, hit in every way that `corruption.rs` hits a plain one: whose slot it was cannot be seen, but who notices can.
+#[test]
+fn c14_every_kind_of_hit_is_an_error_at_its_place_and_of_one_stream_alone() {
+    const BLOCK: usize = 32 * KIB;
+    const TRAILER: usize = 32;
+    const KINDS: [&str; 8] = ["bit", "trailer", "page", "no trailer", "swap", "old", "old payload", "cut"];
+    let payload_at = |slot: usize| (64 * KIB + slot * BLOCK) as u64;
+    let trailer_at = |slot: usize| (slot * TRAILER) as u64;
+    let copy = |file: &std::fs::File, slot| {
+        let (mut payload, mut trailer) = (vec![0; BLOCK], [0; TRAILER]);
+        file.read_exact_at(&mut payload, payload_at(slot)).unwrap();
+        file.read_exact_at(&mut trailer, trailer_at(slot)).unwrap();
+        (payload, trailer)
+    };
+    let paste = |file: &std::fs::File, slot, (payload, trailer): &(Vec<u8>, [u8; TRAILER])| {
+        file.write_all_at(payload, payload_at(slot)).unwrap();
+        file.write_all_at(trailer, trailer_at(slot)).unwrap();
+    };
+    let mut noticed: HashMap<&str, usize> = HashMap::new();
+    for seed in 0..64 {
+        let mut random = Random::new(seed);
+        let how = KINDS[seed as usize % KINDS.len()];
+        let scratch = Scratch::new();
+        let pool = SpillPool::builder().memory_limit(256 * KIB).temp_dir(scratch.path()).build().unwrap();
+        let mut ends: Vec<_> = (0..3).map(|_| pool.buffer().into_split()).collect();
+        let origin = |stream: usize| stream as u64 * 130_003;
+        // The same slots twice, so that there is something old to put back.
+        for (stream, (writer, _)) in ends.iter_mut().enumerate() {
+            write_pattern(writer, origin(stream), MIB);
+        }
+        eventually("it is on disk", || pool.stats().on_disk > 2 * MIB as u64);
+        let file = scratch.file().open();
+        let old: Vec<_> = (0..64).map(|slot| copy(&file, slot)).collect();
+        for (stream, (writer, reader)) in ends.iter_mut().enumerate() {
+            read_pattern(reader, origin(stream), MIB);
+            write_pattern(writer, origin(stream) + MIB as u64, 2 * MIB);
+        }
+        eventually("it is on disk", || pool.stats().on_disk > 5 * MIB as u64);
+
+        let one = 20 + random.below(40);
+        let flip = |at: u64, bit: usize| {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ (1 << bit)], at).unwrap();
+        };
+        match how {
+            "bit" => flip(payload_at(one) + random.below(BLOCK) as u64, random.below(8)),
+            "trailer" => flip(trailer_at(one) + random.below(TRAILER) as u64, random.below(8)),
+            "page" => file.write_all_at(&[0; 4096], payload_at(one) + 4096 * random.below(8) as u64).unwrap(),
+            "no trailer" => file.write_all_at(&[0; TRAILER], trailer_at(one)).unwrap(),
+            "swap" => {
+                let two = one + 1;
+                let (first, second) = (copy(&file, one), copy(&file, two));
+                paste(&file, one, &second);
+                paste(&file, two, &first);
+            }
+            "old" => paste(&file, one, &old[one]),
+            "old payload" => file.write_all_at(&old[one].0, payload_at(one)).unwrap(),
+            _ => file.set_len(payload_at(150) + random.below(BLOCK) as u64).unwrap(),
+        }
+        let mut failed = 0;
+        for (stream, (writer, mut reader)) in ends.into_iter().enumerate() {
+            writer.finish().unwrap();
+            let (at, end) = read_to_end(&mut reader, origin(stream) + MIB as u64);
+            let came = at - origin(stream);
+            let Err(error) = end else {
+                assert_eq!(came, 3 * MIB as u64, "{how}, seed {seed}: a clean end of what is not whole");
+                continue;
+            };
+            let (SpillError::Corrupt { offset, .. } | SpillError::Storage { offset, .. }) =
+                SpillError::from_io(&error).unwrap()
+            else {
+                panic!("{how}, seed {seed}: {error:?}")
+            };
+            assert_eq!(*offset, came, "{how}, seed {seed}: {error}");
+            failed += 1;
+        }
+        let most = match how {
+            "swap" => 2,
+            "cut" => 3,
+            _ => 1,
+        };
+        assert!(failed <= most, "{how}, seed {seed}: {failed} streams noticed");
+        *noticed.entry(how).or_default() += usize::from(failed > 0);
+    }
+    // A slot that has been given back is nobody's to notice; most are somebody's.
+    assert!(KINDS.iter().all(|how| noticed.get(how).is_some_and(|&times| times >= 4)), "{noticed:?}");
+}
+
 #[test]
 fn c12_who_is_encrypted_is_the_pools_to_choose() {
     let scratch = Scratch::new();
