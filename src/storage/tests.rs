@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     Codec, GROW, Part, Progress, Punched, ReadFault, SpillFile, Stream, TRAILERS_AHEAD, TrailersAhead, Wanted,
-    sys::{Platform, RawFile, faulty::Scripted},
+    sys::{Platform, RawFile, System, faulty::Scripted},
 };
 use crate::{
     block::{Block, Reuse},
@@ -378,4 +378,18 @@ fn c14_trailers_of_a_slot_that_was_freed_and_is_the_streams_again_are_read_anew(
     all_done(&file.write(Part { stream: stream(), run: SlotRun::one(1), blocks: &[(index, Arc::new(block))] }), 1);
     let again = Wanted { index, ..wanted(SlotRun::one(1), 1) };
     all_done(&read(&file, again, &mut ahead, false).unwrap(), 1);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn c06_what_a_disk_has_is_told_in_bytes() {
+    let dir = std::env::temp_dir();
+    let (free, total) = System.free_space(&dir).unwrap();
+    // Another's words for it.
+    let df = std::process::Command::new("df").args(["-B1", "--output=avail,size"]).arg(&dir).output().unwrap();
+    let text = String::from_utf8(df.stdout).unwrap();
+    let figures: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(total, figures[1], "{text}");
+    // Others write and free meanwhile; a block more or less is not what this is about.
+    assert!(free.max(figures[0]) / 2 <= free.min(figures[0]) && free <= total, "{free}: {text}");
 }
