@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     block::{Block, Reuse},
+    error::SpillError,
     options::Place,
     slot::{GROUP, Geometry, SlotRun, TRAILER},
 };
@@ -378,6 +379,17 @@ fn c14_trailers_of_a_slot_that_was_freed_and_is_the_streams_again_are_read_anew(
     all_done(&file.write(Part { stream: stream(), run: SlotRun::one(1), blocks: &[(index, Arc::new(block))] }), 1);
     let again = Wanted { index, ..wanted(SlotRun::one(1), 1) };
     all_done(&read(&file, again, &mut ahead, false).unwrap(), 1);
+}
+
+#[test]
+fn c13_without_a_directory_memory_will_do_where_that_is_allowed() {
+    let tmpfs = Scripted { memory_backed: Some("tmpfs"), ..Scripted::default() };
+    let create = |allow_memory_backed| {
+        SpillFile::create(&tmpfs, &Place { dir: None, allow_memory_backed }, geometry(), false, 0)
+    };
+    assert_eq!(create(true).unwrap().dir(), std::env::temp_dir());
+    let error = create(false).unwrap_err();
+    assert!(matches!(error, SpillError::NoDiskBackedDir { .. }), "{error:?}");
 }
 
 #[cfg(target_os = "linux")]
