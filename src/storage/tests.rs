@@ -47,17 +47,21 @@ struct Listed {
 enum Answer {
     Fails(io::ErrorKind),
     Nothing,
+    /// As much, at most.
+    Short(usize),
     Done,
 }
-use Answer::{Done, Fails, Nothing};
+use Answer::{Done, Fails, Nothing, Short};
 
 impl Listed {
-    fn answer(&self, call: Call) -> io::Result<bool> {
+    /// How many bytes may be moved.
+    fn answer(&self, call: Call) -> io::Result<usize> {
         self.calls.lock().unwrap().push(call);
         match self.answers.lock().unwrap().pop_front() {
             Some(Fails(kind)) => Err(kind.into()),
-            Some(Nothing) => Ok(false),
-            Some(Done) | None => Ok(true),
+            Some(Nothing) => Ok(0),
+            Some(Short(len)) => Ok(len),
+            Some(Done) | None => Ok(usize::MAX),
         }
     }
 
@@ -96,20 +100,34 @@ impl Platform for Disk {
     }
 }
 
+impl ListedFile {
+    fn read(&self, bufs: &mut [IoSliceMut<'_>], at: u64, call: fn(u64, usize) -> Call) -> io::Result<usize> {
+        let mut bytes = vec![0; bufs.iter().map(|buf| buf.len()).sum()];
+        let most = self.1.answer(call(at, bytes.len()))?.min(bytes.len());
+        let n = self.0.read_at(&mut [IoSliceMut::new(&mut bytes[..most])], at)?;
+        let mut rest = &bytes[..n];
+        for buf in bufs {
+            let (this, others) = rest.split_at(rest.len().min(buf.len()));
+            buf[..this.len()].copy_from_slice(this);
+            rest = others;
+        }
+        Ok(n)
+    }
+}
+
 impl RawFile for ListedFile {
     fn write_at(&self, bufs: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
-        let len = bufs.iter().map(|buf| buf.len()).sum();
-        if self.1.answer(Call::Write(at, len))? { self.0.write_at(bufs, at) } else { Ok(0) }
+        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let most = self.1.answer(Call::Write(at, bytes.len()))?;
+        self.0.write_at(&[IoSlice::new(&bytes[..most.min(bytes.len())])], at)
     }
 
     fn read_at(&self, bufs: &mut [IoSliceMut<'_>], at: u64) -> io::Result<usize> {
-        let len = bufs.iter().map(|buf| buf.len()).sum();
-        if self.1.answer(Call::Read(at, len))? { self.0.read_at(bufs, at) } else { Ok(0) }
+        self.read(bufs, at, Call::Read)
     }
 
     fn read_cached(&self, bufs: &mut [IoSliceMut<'_>], at: u64) -> io::Result<usize> {
-        let len = bufs.iter().map(|buf| buf.len()).sum();
-        if self.1.answer(Call::Cached(at, len))? { self.0.read_at(bufs, at) } else { Ok(0) }
+        self.read(bufs, at, Call::Cached)
     }
 
     fn punch(&self, at: u64, len: u64) -> io::Result<()> {
@@ -240,6 +258,18 @@ fn c08_a_call_that_was_interrupted_is_made_again() {
 }
 
 #[test]
+fn c08_what_a_short_call_left_is_done_behind_it() {
+    let (file, listed) = file();
+    let (two, some) = (SlotRun::new(0, 2), BLOCK + 100);
+    // The length; the payloads; the trailers.
+    listed.then(&[Done, Short(some), Short(7), Done, Short(TRAILER + 1), Done]);
+    all_done(&write(&file, two), 2);
+    listed.then(&[Short(TRAILER + 1), Done, Short(some), Short(7), Done]);
+    all_done(&read(&file, wanted(two, 0), &mut TrailersAhead::default(), false).unwrap(), 2);
+    all_done(&read(&file, wanted(two, 0), &mut TrailersAhead::default(), false).unwrap(), 2);
+}
+
+#[test]
 fn c08_a_write_that_takes_nothing_is_an_error_and_no_loop() {
     let (file, listed) = file();
     listed.then(&[Done, Nothing]);
@@ -284,11 +314,12 @@ fn c08_what_is_written_together_is_counted_by_parts_up_to_the_fault() {
 fn c08_a_file_that_ends_early_is_an_error_of_the_read() {
     let (file, listed) = file();
     all_done(&write(&file, SlotRun::new(0, 2)), 2);
-    for answers in [&[Nothing][..], &[Done, Nothing]] {
+    // In the trailers: at once, or behind the first one. In the payloads.
+    for (answers, done) in [(&[Nothing][..], 0), (&[Short(TRAILER), Nothing], 1), (&[Done, Nothing], 0)] {
         listed.then(answers);
         let progress = read(&file, wanted(SlotRun::new(0, 2), 0), &mut TrailersAhead::default(), false).unwrap();
         let Some(ReadFault::Io(fault)) = progress.fault else { panic!("{progress:?}") };
-        assert_eq!((progress.done, fault.kind()), (0, UnexpectedEof));
+        assert_eq!((progress.done, fault.kind()), (done, UnexpectedEof));
     }
 }
 
