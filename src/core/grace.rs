@@ -155,11 +155,12 @@ mod tests {
     #[test]
     fn c05_a_hold_lasts_from_its_own_beginning_and_ends_with_it() {
         let mut grace = Grace::default();
+        assert!(!grace.is_held());
         grace.hold(100);
-        assert!(!grace.held_for(50, 149));
+        assert!(grace.is_held() && !grace.held_for(50, 149));
         assert!(grace.held_for(50, 150));
         grace.release(200);
-        assert!(!grace.held_for(50, 1_000));
+        assert!(!grace.is_held() && !grace.held_for(50, 1_000));
         grace.hold(2_000);
         assert!(!grace.held_for(50, 2_049));
         assert!(grace.held_for(50, 2_050));
