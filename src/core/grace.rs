@@ -151,4 +151,62 @@ mod tests {
         assert!(!grace.is_over(EXCUSE / 2 + PATIENCE - 1));
         assert!(grace.is_over(EXCUSE / 2 + PATIENCE));
     }
+
+    #[test]
+    fn c05_a_hold_lasts_from_its_own_beginning_and_ends_with_it() {
+        let mut grace = Grace::default();
+        assert!(!grace.is_held());
+        grace.hold(100);
+        assert!(grace.is_held() && !grace.held_for(50, 149));
+        assert!(grace.held_for(50, 150));
+        grace.release(200);
+        assert!(!grace.is_held() && !grace.held_for(50, 1_000));
+        grace.hold(2_000);
+        assert!(!grace.held_for(50, 2_049));
+        assert!(grace.held_for(50, 2_050));
+    }
+
+    #[test]
+    fn c05_the_next_look_is_when_the_rest_of_patience_ends_and_never_at_once() {
+        let mut grace = Grace::default();
+        assert_eq!(grace.next_look(), None);
+        grace.hold(0);
+        grace.release(PATIENCE / 2);
+        grace.hold(PATIENCE / 2);
+        assert_eq!(grace.next_look(), Some(PATIENCE));
+        assert!(grace.is_over(PATIENCE));
+        assert_eq!(grace.next_look(), Some(PATIENCE + 1));
+        grace.release(PATIENCE);
+        assert_eq!(grace.next_look(), None);
+    }
+
+    #[test]
+    fn c05_what_was_held_is_repaid_at_a_third_or_forgiven() {
+        let mut grace = Grace::default();
+        grace.hold(0);
+        grace.release(600_000);
+        grace.hold(600_000 + 3 * 200_000);
+        let now = 1_200_000;
+        assert!(!grace.is_over(now + 599_999));
+        assert!(grace.is_over(now + 600_000));
+        grace.forgive();
+        let now = now + 600_000;
+        assert!(!grace.is_over(now + PATIENCE - 1));
+        assert!(grace.is_over(now + PATIENCE));
+    }
+
+    #[test]
+    fn c05_an_excuse_is_used_up_by_time_held_and_a_poll_ends_it() {
+        let mut grace = Grace::default();
+        grace.reader_woken(0);
+        // Nobody was held meanwhile: it is all there still.
+        grace.hold(EXCUSE);
+        assert!(!grace.is_over(2 * EXCUSE + PATIENCE - 1));
+        assert!(grace.is_over(2 * EXCUSE + PATIENCE));
+        let mut grace = Grace::default();
+        grace.reader_woken(0);
+        grace.reader_polled_while_free();
+        grace.hold(0);
+        assert!(grace.is_over(PATIENCE));
+    }
 }

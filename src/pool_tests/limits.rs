@@ -3,14 +3,15 @@
 use std::{
     error::Error,
     io::Write,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
-    task::{Context, Waker},
+    task::{Context, Wake, Waker},
 };
 
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     BLOCK, KIB, MIB, Spot, eventually, nothing_is_left, ours, owner, pattern, read_all, read_some, spot, with_pool,
@@ -60,7 +61,7 @@ impl Space {
 /// Writes what is taken without waiting.
 fn try_write(writer: &mut SpillWriter, bytes: &[u8]) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
-    std::pin::Pin::new(writer).poll_write(&mut cx, bytes).is_ready()
+    Pin::new(writer).poll_write(&mut cx, bytes).is_ready()
 }
 
 #[test]
@@ -292,4 +293,40 @@ fn c06_a_region_that_one_stream_freed_is_the_next_ones() {
         let _again = burst(7, 5 * MIB);
         assert!((1..=most).contains(&end.load(SeqCst)), "{}", end.load(SeqCst));
     });
+}
+
+/// One gives memory back while another waits for it: whoever gives is the one who tells, in the same call.
+#[test]
+fn c04_memory_that_comes_back_is_told_at_once_to_who_waits_for_it() {
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    for dropped in [false, true] {
+        let pool = SpillPool::builder().memory_limit(MIB).disk_limit(0).temp_dir("/told");
+        let pool = pool.build_on(Hooked::new(Scripted::default(), |_| Act::Go)).unwrap();
+        let split = || pool.builder().memory_limit(MIB).build().unwrap().into_split();
+        let ((mut writer, mut reader), (mut waiting, _unread)) = (split(), split());
+        for at in 0..8 {
+            assert!(try_write(&mut writer, &pattern(0, at * BLOCK as u64, BLOCK)));
+        }
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        let piece = vec![1; BLOCK];
+        while Pin::new(&mut waiting).poll_write(&mut cx, &piece).is_ready() {}
+        let before = count.0.load(SeqCst);
+        if dropped {
+            drop(reader);
+        } else {
+            let mut buf = vec![0; 4 * BLOCK];
+            let mut buf = tokio::io::ReadBuf::new(&mut buf);
+            assert!(Pin::new(&mut reader).poll_read(&mut cx, &mut buf).is_ready());
+            assert_eq!(buf.filled().len(), 4 * BLOCK);
+        }
+        assert!(count.0.load(SeqCst) > before, "dropped: {dropped}");
+    }
 }

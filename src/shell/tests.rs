@@ -3,7 +3,13 @@
 
 use std::{
     io::{Read, Write},
-    sync::{Arc, mpsc},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    task::{Context, Wake, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -414,6 +420,33 @@ fn c04_an_empty_buffer_takes_less_than_two_kib() {
     let (buffer, shared) = buffer(SpillBuffer::builder(), Scripted::default());
     assert_eq!(buffer.stats(), SpillStats::default());
     assert!(shared.pool.file().is_none());
+}
+
+/// Counts how often it was woken.
+#[derive(Debug, Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[test]
+fn c07_each_who_waits_for_the_readers_end_is_woken_by_the_waker_of_his_own_last_poll() {
+    let (buffer, _shared) = buffer(small(), Scripted::default());
+    let (writer, reader) = buffer.into_split();
+    let counts: [Arc<Count>; 4] = Default::default();
+    let poll = |closed: &mut crate::Closed, count: &Arc<Count>| {
+        Pin::new(closed).poll(&mut Context::from_waker(&Waker::from(count.clone()))).is_pending()
+    };
+    let [mut one, mut two, mut three] = [(); 3].map(|()| writer.closed());
+    assert!(poll(&mut one, &counts[0]) && poll(&mut two, &counts[1]) && poll(&mut three, &counts[2]));
+    // The second comes again, from another task; the third gives up.
+    assert!(poll(&mut two, &counts[3]));
+    drop(three);
+    drop(reader);
+    assert_eq!(counts.map(|count| count.0.load(SeqCst)), [1, 0, 0, 1]);
 }
 
 /// A disk whose writes wait until they are let go.

@@ -112,6 +112,19 @@ mod tests {
     }
 
     #[test]
+    fn c14_a_trailer_that_is_wrong_is_told_from_a_payload_that_is() {
+        let codec = Codec::new(true);
+        let trailer = codec.seal(7, 4096, &block(b"payload"));
+        assert_eq!(codec.open(7, 4096, b"payl0ad", &trailer), Err("the checksum does not match"));
+        for at in PAYLOAD..TRAILER {
+            let mut torn = trailer;
+            torn[at] ^= 1;
+            let told = codec.open(7, 4096, b"payload", &torn);
+            assert_eq!(told, Err("the checksum of the slot's trailer does not match"), "byte {at}");
+        }
+    }
+
+    #[test]
     fn c14_a_slot_of_another_stream_or_place_or_length_is_refused_even_unverified() {
         for codec in [Codec::new(true), Codec::new(false)] {
             let trailer = codec.seal(7, 4096, &block(b"payload"));

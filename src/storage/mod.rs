@@ -9,6 +9,8 @@ mod cipher;
 mod codec;
 mod place;
 pub(crate) mod sys;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
