@@ -1,8 +1,6 @@
 //! What encryption at rest costs a stream that spills: the same GiB with and without, one after the other. Prints the ratio and
 //! what is wanted, and fails where it falls short.
 
-#![allow(missing_docs)]
-
 use std::{
     process::ExitCode,
     time::{Duration, Instant},

@@ -1,8 +1,6 @@
 //! What a pipeline costs beside the bare work, and what a bomb takes in memory. Prints each figure and what is wanted, and fails
 //! where one falls short.
 
-#![allow(missing_docs)]
-
 #[allow(dead_code, reason = "shared with the ceilings of memory")]
 #[path = "rss/process.rs"]
 mod process;
@@ -25,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use spillbuffer::{
     SpillBuffer,
     pipeline::Pipeline,
-    transform::{Decompress, Digest, Drain, Limit, PassThrough},
+    transform::{Decompress, Digest, Drain, Inspect, Limit, PassThrough},
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -115,30 +113,40 @@ fn bare(compressed: &Bytes) -> (Duration, Vec<u8>) {
     (started.elapsed(), hash.finalize().to_vec())
 }
 
-/// The same as a pipeline, with a limit, a spill and a sink that is asleep half of the time.
+/// The same as a pipeline, with a limit, a spill and a sink that takes twice as long as all before it: how long until the last byte
+/// has gone into the spill, which is there so that the sink holds nobody up.
 fn whole(runtime: &Runtime, compressed: &Bytes, bytes: usize) -> (Duration, Vec<u8>) {
     let chunks: Vec<_> =
         (0..compressed.len()).step_by(CHUNK).map(|at| compressed.slice(at..compressed.len().min(at + CHUNK))).collect();
     let mut pipeline = Pipeline::from_iter(chunks).then("gunzip", Decompress::gzip());
     pipeline = pipeline.then("limit", Limit::new(bytes as u64));
     let sum = pipeline.stage("sha256", Digest::<Sha256>::new());
-    let mut taken = 0;
+    let (mut taken, mut made, mut time) = (0, 0, Duration::ZERO);
     let started = Instant::now();
-    let run = pipeline.spill("spool", SpillBuffer::new()).for_each(|chunk| {
+    pipeline = pipeline.then(
+        "clock",
+        Inspect::new(|chunk| {
+            made += chunk.len();
+            time = started.elapsed();
+        }),
+    );
+    let buffer = SpillBuffer::new();
+    let spool = buffer.control();
+    let run = pipeline.spill("spool", buffer).for_each(|chunk| {
         taken += chunk.len();
-        let sleeps = taken % (4 * MIB) < chunk.len();
+        let sleeps = taken % MIB < chunk.len();
         async move {
             if sleeps {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(4)).await;
             }
             Ok::<_, Infallible>(ControlFlow::Continue(()))
         }
     });
     let mut report = runtime.block_on(run.run()).expect("nothing fails");
-    let time = started.elapsed();
     let sum = report.take(sum).expect("a digest").to_vec();
     drop(report);
-    assert_eq!(taken, bytes);
+    assert_eq!((taken, made), (bytes, bytes));
+    assert!(spool.stats().spilled > bytes as u64 / 4, "the sink was not slow");
     (time, sum)
 }
 

@@ -1,7 +1,7 @@
 //! Speeds as bars: a panel for each kind of work, the spread as a thin line through the end of each bar.
 
 // Pixels, and a handful of bars.
-#![allow(clippy::cast_possible_wrap, clippy::cast_sign_loss)]
+#![allow(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "pixels and rows: small numbers")]
 
 use std::{error::Error, path::Path};
 

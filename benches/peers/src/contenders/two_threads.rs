@@ -2,7 +2,7 @@
 //! the way in, and on the way out, and the other thread does the I/O meanwhile. No ledger, no limits, no ends.
 
 // A side that ends drops what it sends with: so the other one knows.
-#![allow(clippy::needless_pass_by_value)]
+#![allow(clippy::needless_pass_by_value, reason = "the drop of an end is what the other waits for")]
 
 use std::{
     fs::File,
