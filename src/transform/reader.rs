@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     Transform, TransformError, TransformStream,
     clock::{self, Pause},
-    stage::{Stage, Step},
+    stage::{Said, Stage},
 };
 use crate::{
     chunk::take_off,
@@ -192,19 +192,19 @@ impl<S: Source, T: Transform> TransformReader<S, T> {
                 return Poll::Ready(Ok(true));
             }
             ready!(self.pause.poll(cx));
-            match self.stage.next() {
-                Ok(Step::Chunk(chunk)) => self.chunk = chunk,
-                Ok(Step::NeedInput) => match ready!(self.source.poll_chunk(cx)) {
+            match self.stage.next_into(&mut self.chunk) {
+                Ok(Said::Chunk) => {}
+                Ok(Said::NeedInput) => match ready!(self.source.poll_chunk(cx)) {
                     Some(Ok(chunk)) => self.stage.push(chunk),
                     Some(Err(cause)) => self.stage.fail(TransformError::source_failed(cause)),
                     None => self.stage.end_input(),
                 },
-                Ok(Step::Wait(wait)) => {
+                Ok(Said::Wait(wait)) => {
                     if let Err(error) = self.pause.begin(wait) {
                         self.stage.fail(error);
                     }
                 }
-                Ok(Step::End) => return Poll::Ready(Ok(false)),
+                Ok(Said::End) => return Poll::Ready(Ok(false)),
                 Err(error) => return Poll::Ready(Err(error)),
             }
             coop.made_progress();

@@ -11,20 +11,11 @@ use bytes::Bytes;
 use super::{Contract, Flow, Output, Transform, TransformError, output};
 use crate::error::shared;
 
-/// The same as [`Step`], where the chunk went into a place of the caller's.
-#[derive(Debug)]
-pub(crate) enum Said {
-    Chunk,
-    NeedInput,
-    Wait(Duration),
-    End,
-}
-
 /// What a stage needs or has.
 #[derive(Debug)]
-pub(crate) enum Step {
-    /// The next bytes of the output; never none.
-    Chunk(Bytes),
+pub(crate) enum Said {
+    /// The next bytes of the output, never none, are in the place of the caller's.
+    Chunk,
     /// It has nothing more of what it was given: the next `push` or `end_input`, please.
     NeedInput,
     /// To be asked again when so much time has passed.
@@ -35,7 +26,7 @@ pub(crate) enum Step {
 
 /// A transform between its input and its output.
 ///
-/// `next` is asked until it says [`Step::NeedInput`], then it is given more. What was put before an
+/// `next_into` is asked until it says [`Said::NeedInput`], then it is given more. What was put before an
 /// error comes before it; an error and the end repeat.
 pub(crate) struct Stage<T: Transform> {
     /// Dropped as soon as it has failed, so that what it holds is released then.
@@ -81,7 +72,7 @@ impl<T: Transform> Stage<T> {
         self.output.set_limit(limit);
     }
 
-    /// Whether it has said [`Step::NeedInput`], and was given none since.
+    /// Whether it has said [`Said::NeedInput`], and was given none since.
     pub(crate) fn needs_input(&self) -> bool {
         matches!(self.state, State::Idle) && self.wait.is_none() && self.output.is_empty()
     }
@@ -145,26 +136,12 @@ impl<T: Transform> Stage<T> {
         }
     }
 
-    /// What comes next.
+    /// What comes next: a chunk goes into `chunk`, which is empty, so that it is moved as seldom as can be where it passes many
+    /// stages.
     ///
     /// # Errors
     ///
     /// What follows the last good byte; it repeats.
-    pub(crate) fn next(&mut self) -> Result<Step, TransformError> {
-        let mut chunk = Bytes::new();
-        self.next_into(&mut chunk).map(|said| match said {
-            Said::Chunk => Step::Chunk(chunk),
-            Said::NeedInput => Step::NeedInput,
-            Said::Wait(wait) => Step::Wait(wait),
-            Said::End => Step::End,
-        })
-    }
-
-    /// The same, into `chunk`, which is empty: where chunks pass many stages, each is moved as seldom as can be.
-    ///
-    /// # Errors
-    ///
-    /// The same.
     #[inline]
     pub(crate) fn next_into(&mut self, chunk: &mut Bytes) -> Result<Said, TransformError> {
         loop {
@@ -270,6 +247,27 @@ mod tests {
     use std::any::Any;
 
     use super::*;
+
+    /// [`Said`], with the chunk.
+    #[derive(Debug)]
+    enum Step {
+        Chunk(Bytes),
+        NeedInput,
+        Wait(Duration),
+        End,
+    }
+
+    impl<T: Transform> Stage<T> {
+        fn next(&mut self) -> Result<Step, TransformError> {
+            let mut chunk = Bytes::new();
+            self.next_into(&mut chunk).map(|said| match said {
+                Said::Chunk => Step::Chunk(chunk),
+                Said::NeedInput => Step::NeedInput,
+                Said::Wait(wait) => Step::Wait(wait),
+                Said::End => Step::End,
+            })
+        }
+    }
     use crate::transform::{Limit, LimitExceeded, PassThrough};
 
     struct Says<F>(F);

@@ -15,7 +15,7 @@ use tokio::{io::AsyncWrite, task::coop::poll_proceed};
 use super::{
     Transform, TransformError, TransformSink,
     clock::{self, Pause},
-    stage::{Stage, Step},
+    stage::{Said, Stage},
 };
 use crate::{
     drain::{Drain, SinkDrain, WriteDrain},
@@ -254,17 +254,17 @@ impl<D: Drain, T: Transform> TransformWriter<D, T> {
                 continue;
             }
             ready!(self.pause.poll(cx));
-            let step = self.stage.next();
+            let step = self.stage.next_into(&mut self.chunk);
             coop.made_progress();
             match step? {
-                Step::Chunk(chunk) => self.chunk = chunk,
-                Step::NeedInput => return Poll::Ready(Ok(false)),
-                Step::Wait(wait) => {
+                Said::Chunk => {}
+                Said::NeedInput => return Poll::Ready(Ok(false)),
+                Said::Wait(wait) => {
                     if let Err(error) = self.pause.begin(wait) {
                         self.stage.fail(error);
                     }
                 }
-                Step::End => return Poll::Ready(Ok(true)),
+                Said::End => return Poll::Ready(Ok(true)),
             }
         }
     }
