@@ -68,6 +68,19 @@ fn origin(stream: usize) -> u64 {
     stream as u64 * 300_007
 }
 
+/// Reads each stream to its end: all of it, and its writer is let on.
+#[track_caller]
+fn all_come(mut readers: Vec<SpillReader>, writers: Vec<thread::JoinHandle<()>>, len: usize) {
+    for (stream, reader) in readers.iter_mut().enumerate() {
+        let (at, end) = read_to_end(reader, origin(stream));
+        end.unwrap();
+        assert_eq!(at - origin(stream), len as u64);
+    }
+    for writer in writers {
+        writer.join().unwrap();
+    }
+}
+
 /// Writes a whole stream on a thread of its own.
 fn write_all(mut writer: SpillWriter, stream: usize, len: usize) -> thread::JoinHandle<()> {
     thread::spawn(move || {
@@ -502,14 +515,7 @@ fn a_quota_is_a_full_disk(kind: Kind, dir: &Path) {
     }
     stands_still(&readers);
     assert!(readers.iter().all(|reader| reader.stats().written < len as u64));
-    for (stream, reader) in readers.iter_mut().enumerate() {
-        let (at, end) = read_to_end(reader, origin(stream));
-        end.unwrap();
-        assert_eq!(at - origin(stream), len as u64);
-    }
-    for writer in writers {
-        writer.join().unwrap();
-    }
+    all_come(readers, writers, len);
 }
 
 #[test]
@@ -608,14 +614,7 @@ fn c08_a_pool_at_the_file_size_limit_is_on_a_full_disk() {
             stands_still(&readers);
             assert!(readers.iter().map(|reader| reader.stats().on_disk).sum::<u64>() > limit / 2);
             assert!(scratch.file().metadata().len() <= limit);
-            for (stream, reader) in readers.iter_mut().enumerate() {
-                let (at, end) = read_to_end(reader, origin(stream));
-                end.unwrap();
-                assert_eq!(at - origin(stream), len as u64);
-            }
-            for writer in writers {
-                writer.join().unwrap();
-            }
+            all_come(readers, writers, len);
         },
     );
 }

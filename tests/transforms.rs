@@ -26,7 +26,7 @@ use spillbuffer::transform::{
 };
 use spillbuffer::{SpillBuffer, SpillError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wild::{MANNERS, Manner, Planned, WildReader, WildWriter, run};
+use wild::{MANNERS, Manner, Planned, Take, WildReader, WildWriter, run};
 
 /// Bytes of no pattern that a transform could lose unseen.
 fn noise(len: usize) -> Vec<u8> {
@@ -431,25 +431,6 @@ fn a_failed_finish_is_the_error_and_no_end() {
         })
     };
     matrix::fails(make, noise(100), &noise(100), |error| assert_eq!(error.find(), Some(&Planned(9))));
-}
-
-/// Stops after so many bytes.
-struct Take(usize);
-
-impl Transform for Take {
-    type Value = &'static str;
-    type Error = Infallible;
-
-    fn transform(&mut self, input: &mut Bytes, output: &mut Output) -> Result<Flow, Infallible> {
-        let n = input.len().min(self.0);
-        self.0 -= n;
-        output.pass(input.split_to(n));
-        Ok(if self.0 == 0 { Flow::Stop } else { Flow::Continue })
-    }
-
-    fn into_value(self) -> &'static str {
-        "enough"
-    }
 }
 
 #[test]

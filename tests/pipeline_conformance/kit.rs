@@ -5,7 +5,6 @@
 
 use std::{
     collections::VecDeque,
-    convert::Infallible,
     error::Error,
     io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,7 +20,7 @@ use spillbuffer::transform::{Drain, Flow, Output, Source, Transform};
 use spillbuffer::{SpillBuffer, SpillPool};
 
 use crate::support::{Counting, Scratch, pattern};
-pub use crate::wild::Planned;
+pub use crate::wild::{Planned, Take};
 
 pub type Cause = Arc<dyn Error + Send + Sync>;
 
@@ -444,25 +443,6 @@ impl Transform for Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         self.log.note(format!("drop {}", self.name));
-    }
-}
-
-/// Has had enough after so many bytes.
-pub struct Take(pub usize);
-
-impl Transform for Take {
-    type Value = &'static str;
-    type Error = Infallible;
-
-    fn transform(&mut self, input: &mut Bytes, output: &mut Output) -> Result<Flow, Infallible> {
-        let n = input.len().min(self.0);
-        self.0 -= n;
-        output.pass(input.split_to(n));
-        Ok(if self.0 == 0 { Flow::Stop } else { Flow::Continue })
-    }
-
-    fn into_value(self) -> &'static str {
-        "enough"
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its own part of this")]
 
 use std::{
+    convert::Infallible,
     error::Error,
     fmt, io,
     pin::{Pin, pin},
@@ -16,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_sink::Sink;
+use spillbuffer::transform::{Flow, Output, Transform};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 /// The failure that a test has planned, with the call at which it came.
@@ -258,4 +260,23 @@ pub fn run<F: Future>(future: F) -> F::Output {
         assert!(count.0.load(Ordering::SeqCst) > before, "it hangs: pending, and nobody will wake it");
     }
     panic!("it hangs: polled {MOST_POLLS} times");
+}
+
+/// Has had enough after so many bytes.
+pub struct Take(pub usize);
+
+impl Transform for Take {
+    type Value = &'static str;
+    type Error = Infallible;
+
+    fn transform(&mut self, input: &mut Bytes, output: &mut Output) -> Result<Flow, Infallible> {
+        let n = input.len().min(self.0);
+        self.0 -= n;
+        output.pass(input.split_to(n));
+        Ok(if self.0 == 0 { Flow::Stop } else { Flow::Continue })
+    }
+
+    fn into_value(self) -> &'static str {
+        "enough"
+    }
 }
