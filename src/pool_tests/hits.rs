@@ -205,7 +205,7 @@ fn c08_a_job_that_panics_is_told_to_its_own_stream_alone() {
         .build_on(Hooked::new(Scripted::default(), |call| if writes(call, 2) { Act::Panic } else { Act::Go }));
     let hit = three_streams(&pool.unwrap());
     let [(2, SpillError::Storage { op: StorageOp::Write, source, .. })] = &hit[..] else { panic!("{hit:?}") };
-    assert!(source.to_string().contains("panicked"));
+    assert!(source.to_string().contains("panicked: as planned"), "{source}");
 }
 
 /// What one stream does for all, that is making the file and asking for its space, failed: only that one is told, and the

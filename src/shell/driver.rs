@@ -265,5 +265,12 @@ fn drop_quietly(one: Arc<Shared>) {
 
 /// A job that panics is a job that failed: nobody must wait for it for ever.
 fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, io::Error> {
-    catch_unwind(AssertUnwindSafe(job)).map_err(|_| io::Error::other("the I/O thread panicked"))
+    catch_unwind(AssertUnwindSafe(job)).map_err(|said| {
+        let said: &str = match (said.downcast_ref::<&str>(), said.downcast_ref::<String>()) {
+            (Some(said), _) => said,
+            (_, Some(said)) => said,
+            _ => "no message",
+        };
+        io::Error::other(format!("the I/O thread panicked: {said}"))
+    })
 }

@@ -50,7 +50,13 @@ pub(super) fn memory_backed(path: &Path) -> io::Result<Option<&'static str>> {
 
 pub(super) fn free_space(path: &Path) -> io::Result<(u64, u64)> {
     let stat = statvfs(path)?;
-    Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+    Ok((bytes(stat.f_bavail, stat.f_frsize), bytes(stat.f_blocks, stat.f_frsize)))
+}
+
+/// What a file system says may be less than nothing: counters that are read as they change (xfs), or
+/// what is kept back for root has been used. It stands there as a huge number, and means 0.
+pub(in crate::storage) fn bytes(blocks: u64, size: u64) -> u64 {
+    if blocks.cast_signed() < 0 { 0 } else { blocks.saturating_mul(size) }
 }
 
 pub(super) fn file_size_limit() -> Option<u64> {

@@ -6,7 +6,7 @@ pub(crate) mod faulty;
 #[cfg(any(test, spill_shuttle))]
 pub(crate) mod hooked;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod linux;
+pub(super) mod linux;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod portable;
 
