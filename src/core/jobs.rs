@@ -18,6 +18,9 @@ use crate::{
 /// and the writer waits for the first block of a batch until its last is written.
 const BATCH: usize = 16;
 
+/// A window of so many blocks takes in while a part of it is written; a smaller one has none to spare.
+const WIDE: usize = 16;
+
 /// The most blocks that are read back at once.
 const READ_BATCH: usize = 4;
 
@@ -43,6 +46,8 @@ pub(super) struct Disk {
     pub(super) writing: usize,
     /// The writer's patience is over: what does not fit goes to disk at once, until nothing is left there.
     pub(super) spilling: bool,
+    /// While the last write went on, hardly anything came that is to be written next.
+    pub(super) ahead: bool,
     blocked: Option<Blocked>,
     /// A write has failed, not for want of space: no more is written, unless others need the memory.
     broken: bool,
@@ -213,6 +218,8 @@ impl Core {
         if let Some((from, to)) = touched {
             self.ledger.join(from.saturating_sub(1), to + 1, self.limits.block as u64);
         }
+        let next = self.adjacent_in_memory(self.kept(), 2);
+        self.disk.ahead = self.is_wide() && next.is_none_or(|(_, count)| count < 2);
         self.notes.writable = true;
         self.note_peaks();
         if let Some(fault) = outcome.fault {
@@ -490,13 +497,31 @@ impl Core {
         let blocks = window / self.limits.block;
         // A quarter of the window, so that the writer fills one while another is written; of a small one half, for the page
         // cache takes short writes in small pieces.
-        let batch = (blocks / 4).max(4.min(blocks / 2)).clamp(1, BATCH);
-        let found = self.adjacent_in_memory(blocks / 4, batch);
+        let mut batch = (blocks / 4).max(4.min(blocks / 2)).clamp(1, BATCH);
+        if self.disk.ahead {
+            batch = batch.max(blocks / 2).min(BATCH);
+        }
+        let found = self.adjacent_in_memory(self.kept(), batch);
+        // To wake a thread for a block or two costs a writer that is slower than the disk more than its copying does: it fills
+        // a whole batch first, while there is room for it.
+        let has_room = free > window / 4 && free >= self.reserved() + self.limits.block;
+        if self.disk.ahead && !tight && has_room && found.is_none_or(|(_, count)| count < batch) {
+            return None;
+        }
         // Where that leaves nothing, all but the block that the reader is at may go; and that too where
         // others need it.
         found
             .or_else(|| self.adjacent_in_memory(1, batch))
             .or_else(|| if tight { self.adjacent_in_memory(0, batch) } else { None })
+    }
+
+    fn is_wide(&self) -> bool {
+        self.limits.memory / self.limits.block >= WIDE
+    }
+
+    /// How many of the first entries stay in memory as long as there are others to write.
+    fn kept(&self) -> usize {
+        (self.limits.memory - self.memory.lent()) / self.limits.block / 4
     }
 
     /// The last run of entries that only memory has, beyond the first `keep` entries: at most `batch`

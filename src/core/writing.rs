@@ -62,9 +62,9 @@ impl Core {
         true
     }
 
-    /// Whether what is written now is likely to go to disk.
-    pub(crate) fn is_spilling(&self) -> bool {
-        self.disk.spilling || self.squeezed || self.memory.is_tight()
+    /// Whether what is written now is likely to go to disk, and those who write it there have no time to spare.
+    pub(crate) fn keeps_the_disk_busy(&self) -> bool {
+        (self.disk.spilling && !self.disk.ahead) || self.squeezed || self.memory.is_tight()
     }
 
     /// Hands out the block that is being filled, so that a long copy needs no lock.

@@ -112,11 +112,11 @@ impl Shared {
 
     /// Copies without the lock into the block that is being filled, as much as fits.
     fn fill<'a>(&'a self, state: Locked<'a>, mut block: Block, src: &[u8]) -> (Locked<'a>, Result<usize, SpillError>) {
-        let checksum = state.core.is_spilling() && self.stream.codec.verifies();
+        let checksum = state.core.keeps_the_disk_busy() && self.stream.codec.verifies();
         state.pause();
         block.append(src);
         if checksum && block.room() == 0 {
-            // It will go to disk as a rule; here it is in this core's cache, and the I/O thread is the busier.
+            // It will go to disk as a rule; here it is in this core's cache, and the I/O thread is the busier one.
             block.reckon_checksum();
         }
         let mut state = self.lock();
