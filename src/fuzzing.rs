@@ -13,7 +13,10 @@ const BLOCK: usize = 64;
 /// One buffer, every order of calls and completions, and faults.
 pub fn core(bytes: &[u8]) {
     let mut script = Script(bytes);
-    let blocks = 4 + usize::from(script.byte()) % 6;
+    let blocks = match usize::from(script.byte()) {
+        wide @ 192.. => 16 + wide % 8,
+        narrow => 4 + narrow % 6,
+    };
     let odd = usize::from(script.byte()) % BLOCK;
     let slots = Some(u64::from(script.byte()) % 32).filter(|slots| *slots < 20);
     let limits = Limits {

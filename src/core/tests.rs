@@ -68,8 +68,13 @@ fn script() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn limits() -> impl Strategy<Value = (Limits, u64)> {
-    (4usize..10, 0usize..64, prop_oneof![Just(None), (0u64..20).prop_map(Some)], any::<bool>()).prop_map(
-        |(blocks, odd, slots, fail)| {
+    (
+        prop_oneof![3 => 4usize..10, 1 => 16usize..24],
+        0usize..64,
+        prop_oneof![Just(None), (0u64..20).prop_map(Some)],
+        any::<bool>(),
+    )
+        .prop_map(|(blocks, odd, slots, fail)| {
             let limits = Limits {
                 memory: blocks * 64 + odd,
                 block: 64,
@@ -79,8 +84,7 @@ fn limits() -> impl Strategy<Value = (Limits, u64)> {
                 on_full: if fail { OnFull::Fail } else { OnFull::Wait },
             };
             (limits, slots.unwrap_or(10_000))
-        },
-    )
+        })
 }
 
 /// Four times what is usual; `PROPTEST_CASES` asks for more.
@@ -434,6 +438,46 @@ fn spill_contiguously(core: &mut Core, slots: u64) {
         core.wrote(job, Wrote { done, fault: None }, 2_000_000);
         settle(core, 2_000_000);
     }
+}
+
+/// A call and a wake-up a block took a twentieth of the time of a writer that is slower than the disk.
+#[test]
+fn c03_a_writer_that_the_disk_is_ahead_of_is_written_in_halves_of_the_window() {
+    let limits =
+        Limits { memory: 16 * 64, block: 64, encrypt: false, disk: None, slots: u64::MAX, on_full: OnFull::Wait };
+    let mut core = Core::new(limits, None);
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    let mut slot = 0;
+    let mut batches = Vec::new();
+    let mut write = |core: &mut Core, batches: &mut Vec<u64>| {
+        while let Some(want) = core.wants_write() {
+            let job = core.start_write(SlotRun::new(slot, want));
+            let done = job.blocks.len();
+            core.wrote(job, Wrote { done, fault: None }, 2_000_000);
+            settle(core, 2_000_000);
+            slot += want;
+            batches.push(want);
+        }
+    };
+    write(&mut core, &mut batches);
+    batches.clear();
+    for _ in 0..80 {
+        let Ok(Room::Bytes(room)) = core.room() else { panic!("it waits for a disk that is idle") };
+        core.append(&vec![7; room]);
+        settle(&mut core, 2_000_000);
+        write(&mut core, &mut batches);
+    }
+    assert_eq!(batches, [8; 10]);
+
+    // One that keeps the disk busy is not made to wait for more to be written.
+    fill_and_park(&mut core, 2_000_000);
+    let job = core.wants_write().map(|want| core.start_write(SlotRun::new(slot, want))).unwrap();
+    let done = job.blocks.len();
+    fill_and_park(&mut core, 2_000_000);
+    core.wrote(job, Wrote { done, fault: None }, 2_000_000);
+    assert!(core.keeps_the_disk_busy());
+    assert_eq!(core.wants_write(), Some(4));
 }
 
 fn fill_and_park(core: &mut Core, now: u64) {
