@@ -666,7 +666,8 @@ impl Model {
 
     /// Reads on, and does what an I/O thread and the clock would; `false` when the reader has met an end.
     fn goes_on(&mut self) -> bool {
-        for _ in 0..10 {
+        // Of what is on its way one is done each time, and another may begin: the one that is waited for may be the last.
+        for _ in 0..10 + self.jobs.len() {
             if self.end.is_some() || self.reader_end.is_some() {
                 return false;
             }
