@@ -31,7 +31,7 @@ const DIRECT: u64 = 16;
 const RETRY: u64 = 1_000_000_000;
 
 /// Giving slots back to the file system takes about this many nanoseconds.
-const BUSY: u64 = 2_000_000;
+pub(super) const BUSY: u64 = 2_000_000;
 
 /// The disk as this buffer sees it.
 #[derive(Debug, Default)]

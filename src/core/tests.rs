@@ -6,6 +6,7 @@ use std::{io, sync::Arc};
 
 use super::{
     Core, Front, Room, WriteFault, Wrote,
+    jobs::BUSY,
     model::{Fault, Herd, HerdOp, Model, Op},
 };
 use crate::{
@@ -258,6 +259,24 @@ fn c08_a_full_disk_is_tried_again_after_a_free_and_once_a_second() {
     core.tick(3_000_000_000);
     settle(&mut core, 3_000_000_000);
     assert!(core.disk.retry_at().is_none(), "a slot came free");
+}
+
+#[test]
+fn c08_slots_that_are_being_given_back_are_waited_for_unless_nobody_can_tell_the_time() {
+    let mut core = core();
+    core.limits.on_full = OnFull::Fail;
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    core.slots_busy(2_000_000);
+    settle(&mut core, 2_000_000);
+    assert_eq!(core.room().unwrap(), Room::Full, "there will be some in a moment");
+    core.park_writer();
+    settle(&mut core, 2_000_000);
+    assert_eq!(core.deadline(), Some(2_000_000 + BUSY));
+    core.no_clock();
+    assert!(core.settle(2_000_000).writer);
+    assert_eq!(core.deadline(), None);
+    assert!(matches!(core.room(), Err(SpillError::DiskLimit { .. })), "that moment would never be over");
 }
 
 /// A reader looked into an item for which there was no memory; before it said how much it took, the item was moved into blocks,
