@@ -21,7 +21,7 @@ use super::{
     tests::{buffer, eventually, small, within},
 };
 use crate::{
-    OnFull, SpillBuffer,
+    OnFull, SpillBuffer, clock,
     options::Options,
     pool::{Grant, Member, MinFreeSpace, Pool},
     slot::SlotRun,
@@ -123,6 +123,18 @@ fn c08_slots_that_are_being_given_back_are_not_a_full_disk() {
         let (_writer, written) = within("the writer", move || producer.join().unwrap());
         written.unwrap();
     }
+}
+
+/// A look that is due in an hour, as for a disk that was full, must not keep a writer held until then: what is due earlier is
+/// asked for too.
+#[test]
+fn c05_patience_ends_in_time_where_a_later_look_is_already_due() {
+    let (buffer, shared) = buffer(small(), Scripted::default());
+    shared.raw_lock().armed = Some(clock::now() + 3_600_000_000_000);
+    let (writer, _reader) = buffer.into_split();
+    let mut writer = writer.into_blocking();
+    within("the writer", move || writer.write_all(&vec![1; 1 << 20])).unwrap();
+    assert!(shared.stats().spilled > 0);
 }
 
 /// A file that was still being made when its buffer ended, or was drained, stayed open for ever.
