@@ -7,6 +7,7 @@ use std::{io, sync::Arc};
 use super::{
     Core, Front, Room, WriteFault, Wrote,
     jobs::BUSY,
+    ledger::{Entry, Ledger, Place},
     model::{Fault, Herd, HerdOp, Model, Op},
 };
 use crate::{
@@ -270,6 +271,7 @@ fn c08_slots_that_are_being_given_back_are_waited_for_unless_nobody_can_tell_the
     core.slots_busy(2_000_000);
     settle(&mut core, 2_000_000);
     assert_eq!(core.room().unwrap(), Room::Full, "there will be some in a moment");
+    assert!(!core.waits_for_slots(), "nobody need give any back");
     core.park_writer();
     settle(&mut core, 2_000_000);
     assert_eq!(core.deadline(), Some(2_000_000 + BUSY));
@@ -467,6 +469,13 @@ fn c03_a_writer_that_the_disk_is_ahead_of_is_written_in_halves_of_the_window() {
     let mut core = Core::new(limits, None);
     fill_and_park(&mut core, 0);
     spilling(&mut core, 0);
+    let fill = |core: &mut Core, blocks: usize| {
+        for _ in 0..blocks {
+            let Ok(Room::Bytes(room)) = core.room() else { panic!("it waits for a disk that is ahead") };
+            core.append(&vec![7; room]);
+            settle(core, 2_000_000);
+        }
+    };
     let mut slot = 0;
     let mut batches = Vec::new();
     let mut write = |core: &mut Core, batches: &mut Vec<u64>| {
@@ -482,12 +491,23 @@ fn c03_a_writer_that_the_disk_is_ahead_of_is_written_in_halves_of_the_window() {
     write(&mut core, &mut batches);
     batches.clear();
     for _ in 0..80 {
-        let Ok(Room::Bytes(room)) = core.room() else { panic!("it waits for a disk that is idle") };
-        core.append(&vec![7; room]);
-        settle(&mut core, 2_000_000);
+        fill(&mut core, 1);
         write(&mut core, &mut batches);
     }
     assert_eq!(batches, [8; 10]);
+
+    // Whether it is ahead is seen by what came while it wrote: a block is hardly anything, two are not.
+    for (come, ahead) in [(1, true), (2, false)] {
+        while core.wants_write().is_none() {
+            fill(&mut core, 1);
+        }
+        let job = core.wants_write().map(|want| core.start_write(SlotRun::new(slot, want))).unwrap();
+        let done = job.blocks.len();
+        slot += done as u64;
+        fill(&mut core, come);
+        core.wrote(job, Wrote { done, fault: None }, 2_000_000);
+        assert_eq!(!core.keeps_the_disk_busy(), ahead, "{come}");
+    }
 
     // One that keeps the disk busy is not made to wait for more to be written.
     fill_and_park(&mut core, 2_000_000);
@@ -497,6 +517,42 @@ fn c03_a_writer_that_the_disk_is_ahead_of_is_written_in_halves_of_the_window() {
     core.wrote(job, Wrote { done, fault: None }, 2_000_000);
     assert!(core.keeps_the_disk_busy());
     assert_eq!(core.wants_write(), Some(4));
+}
+
+/// As where the earliest blocks are written last, since they are wanted first.
+#[test]
+fn c04_a_run_that_comes_to_lie_before_another_is_one_with_it() {
+    let limits =
+        Limits { memory: 16 * 64, block: 64, encrypt: false, disk: None, slots: u64::MAX, on_full: OnFull::Wait };
+    let mut core = Core::new(limits, None);
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    let write = |core: &mut Core, first: u64| {
+        let want = core.wants_write().unwrap();
+        let job = core.start_write(SlotRun::new(first, want));
+        let from = job.blocks[0].0;
+        core.wrote(job, Wrote { done: want as usize, fault: None }, 0);
+        (from, want, core.ledger.iter().filter(|entry| matches!(entry.place, Place::Disk(_))).count())
+    };
+    assert_eq!(write(&mut core, 104), (4 * 64, 4, 1));
+    assert_eq!(write(&mut core, 108), (8 * 64, 4, 1));
+    assert_eq!(write(&mut core, 112), (12 * 64, 4, 1));
+    // Others need the memory of those that are wanted first, too.
+    core.squeeze();
+    assert!(core.squeeze());
+    assert_eq!(write(&mut core, 101), (64, 3, 1));
+}
+
+#[test]
+fn c04_bookkeeping_of_a_backlog_that_was_in_pieces_is_given_back() {
+    let mut ledger = Ledger::default();
+    for at in 0..10_000 {
+        ledger.push(Entry { start: at, len: 1, place: Place::Disk(SlotRun::one(2 * at)) });
+    }
+    for at in 1..=10_000 {
+        assert!(ledger.pop_before(at).is_some());
+    }
+    assert!(ledger.capacity() <= 64, "{}", ledger.capacity());
 }
 
 fn fill_and_park(core: &mut Core, now: u64) {
