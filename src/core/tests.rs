@@ -543,6 +543,96 @@ fn c04_a_run_that_comes_to_lie_before_another_is_one_with_it() {
     assert_eq!(write(&mut core, 101), (64, 3, 1));
 }
 
+/// Twelve blocks on disk as one run that begins at slot 100, the reader in front of them, and nothing in memory.
+fn at_the_disk() -> Core {
+    let limits =
+        Limits { memory: 16 * 64, block: 64, encrypt: false, disk: None, slots: u64::MAX, on_full: OnFull::Wait };
+    let mut core = Core::new(limits, None);
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    for first in [100, 104, 108] {
+        let job = core.start_write(SlotRun::new(first, 4));
+        let done = job.blocks.len();
+        core.wrote(job, Wrote { done, fault: None }, 0);
+    }
+    for _ in 0..4 {
+        consume_a_block(&mut core);
+        settle(&mut core, 0);
+    }
+    assert_eq!(places(&core), ["disk 100 12"]);
+    core
+}
+
+fn places(core: &Core) -> Vec<String> {
+    let place = |entry: &Entry| match &entry.place {
+        Place::Disk(run) => format!("disk {} {}", run.first, run.count),
+        Place::Ahead { slot, .. } => format!("ahead {slot}"),
+        Place::Bad(_) => "bad".into(),
+        Place::Memory(_) => "memory".into(),
+        other => format!("{other:?}"),
+    };
+    core.ledger.iter().map(place).collect()
+}
+
+fn read_fault() -> Option<SpillError> {
+    Some(SpillError::storage(StorageOp::Read, "/".as_ref(), 0, io::Error::other("EIO")))
+}
+
+#[test]
+fn c04_what_is_read_back_at_once_leaves_half_of_what_is_free_to_the_writer() {
+    let mut core = at_the_disk();
+    assert_eq!(core.wants_read(), Some(4), "the most at once");
+    while let Ok(Room::Bytes(room)) = core.room() {
+        core.append(&vec![7; room]);
+    }
+    assert_eq!(core.memory.free(), 64, "the last one is the reader's");
+    assert_eq!(core.wants_read(), Some(1));
+    let job = core.start_read().unwrap();
+    assert_eq!((job.run.first, job.run.count, job.behind), (100, 1, 11));
+}
+
+#[test]
+fn c08_what_a_read_leaves_out_without_a_fault_stays_one_run() {
+    let mut core = at_the_disk();
+    let job = core.start_read().unwrap();
+    assert_eq!((job.run.count, job.behind), (4, 8));
+    core.did_read(job, 1, None);
+    assert_eq!(places(&core), ["ahead 100", "disk 101 11"]);
+}
+
+#[test]
+fn c08_a_read_into_the_readers_own_memory_is_as_exact_as_any_other() {
+    let mut core = at_the_disk();
+    assert!(core.start_direct(63).is_none(), "whole slots only");
+    let job = core.start_direct(3 * 64 + 10).unwrap();
+    assert_eq!((job.run.first, job.run.count, job.len, job.behind), (100, 3, 192, 9));
+    // A miss in the page cache: the rest is read in another way.
+    assert_eq!(core.did_direct(&job, 1, None), 64);
+    assert_eq!((places(&core), core.stats().read), (vec!["disk 101 11".into()], 5 * 64));
+
+    let job = core.start_direct(3 * 64).unwrap();
+    assert_eq!(core.did_direct(&job, 1, read_fault()), 64);
+    assert_eq!(places(&core), ["bad", "disk 103 9"], "the one behind what was good");
+    assert!(matches!(core.front(), Front::Failed(SpillError::Storage { op: StorageOp::Read, .. })));
+
+    // All of it was read: what failed is not of it.
+    let mut core = at_the_disk();
+    let job = core.start_direct(2 * 64).unwrap();
+    assert_eq!(core.did_direct(&job, 2, read_fault()), 128);
+    assert_eq!(places(&core), ["disk 102 10"]);
+}
+
+#[test]
+fn c08_a_broken_disk_is_tried_again_a_second_later_where_others_need_the_memory() {
+    let mut core = core();
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    core.cannot_write(eio(), 5);
+    assert_eq!(core.deadline(), None, "not by itself");
+    core.cannot_write(eio(), 5);
+    assert_eq!(core.deadline(), Some(1_000_000_005));
+}
+
 #[test]
 fn c04_bookkeeping_of_a_backlog_that_was_in_pieces_is_given_back() {
     let mut ledger = Ledger::default();
