@@ -15,7 +15,7 @@ use crate::{
     lender::{Lender, Purpose},
     options::{Limits, OnFull},
     pool::Budget,
-    slot::SlotRun,
+    slot::{SlotRun, TRAILER},
 };
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -574,8 +574,12 @@ fn places(core: &Core) -> Vec<String> {
     core.ledger.iter().map(place).collect()
 }
 
-fn read_fault() -> Option<SpillError> {
-    Some(SpillError::storage(StorageOp::Read, "/".as_ref(), 0, io::Error::other("EIO")))
+fn read_fault() -> SpillError {
+    SpillError::storage(StorageOp::Read, "/".as_ref(), 0, io::Error::other("EIO"))
+}
+
+fn freed(core: &mut Core) -> Vec<(u64, u64)> {
+    core.freed().map(|run| (run.first, run.count)).collect()
 }
 
 #[test]
@@ -611,15 +615,17 @@ fn c08_a_read_into_the_readers_own_memory_is_as_exact_as_any_other() {
     assert_eq!((places(&core), core.stats().read), (vec!["disk 101 11".into()], 5 * 64));
 
     let job = core.start_direct(3 * 64).unwrap();
-    assert_eq!(core.did_direct(&job, 1, read_fault()), 64);
+    assert_eq!(core.did_direct(&job, 1, Some(read_fault())), 64);
     assert_eq!(places(&core), ["bad", "disk 103 9"], "the one behind what was good");
+    assert_eq!(freed(&mut core), [(100, 1), (102, 1), (101, 1)]);
     assert!(matches!(core.front(), Front::Failed(SpillError::Storage { op: StorageOp::Read, .. })));
 
     // All of it was read: what failed is not of it.
     let mut core = at_the_disk();
     let job = core.start_direct(2 * 64).unwrap();
-    assert_eq!(core.did_direct(&job, 2, read_fault()), 128);
+    assert_eq!(core.did_direct(&job, 2, Some(read_fault())), 128);
     assert_eq!(places(&core), ["disk 102 10"]);
+    assert_eq!((freed(&mut core), core.stats().disk_held), (vec![(100, 2)], 10 * (64 + TRAILER as u64)));
 }
 
 #[test]
