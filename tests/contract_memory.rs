@@ -244,6 +244,20 @@ fn c04_a_lent_block_counts_until_its_last_share_is_dropped() {
 }
 
 #[test]
+fn c04_blocks_are_lent_up_to_half_of_the_limit_and_copies_beyond() {
+    let scratch = Scratch::new();
+    let (mut writer, mut reader) = scratch.split(1024 * KIB);
+    write_pattern(&mut writer, 0, 1024 * KIB);
+    let kept: Vec<_> = (0..16).map(|_| block_on(reader.next_chunk()).unwrap().unwrap()).collect();
+    assert_eq!(reader.stats().lent, 512 * KIB as u64);
+    let mut at = 0;
+    for chunk in &kept {
+        verify(at, chunk);
+        at += chunk.len() as u64;
+    }
+}
+
+#[test]
 fn c04_a_few_bytes_do_not_pin_a_block() {
     let (mut writer, mut reader) = SpillBuffer::builder().memory_limit(64 * KIB).build().unwrap().into_split();
     let mut kept = Vec::new();
