@@ -4,8 +4,11 @@
 //! not see what waits for a cache, a lock or the kernel: `small` has the times of the same operations. Only the thread
 //! that does them is counted.
 
-// What the macros make is undocumented, and names things by longer paths than they need.
-#![allow(missing_docs, unused_qualifications, reason = "what the macros make")]
+#![allow(
+    missing_docs,
+    unused_qualifications,
+    reason = "what the macros make is undocumented, by longer paths than needed"
+)]
 
 mod operations;
 

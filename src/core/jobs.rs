@@ -218,8 +218,7 @@ impl Core {
         if let Some((from, to)) = touched {
             self.ledger.join(from.saturating_sub(1), to + 1, self.limits.block as u64);
         }
-        let next = self.adjacent_in_memory(self.kept(), 2);
-        self.disk.ahead = self.is_wide() && next.is_none_or(|(_, count)| count < 2);
+        self.disk.ahead = self.is_wide() && self.adjacent_in_memory(self.kept(), 2).is_none_or(|(_, count)| count < 2);
         self.notes.writable = true;
         self.note_peaks();
         if let Some(fault) = outcome.fault {

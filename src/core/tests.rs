@@ -461,14 +461,20 @@ fn spill_contiguously(core: &mut Core, slots: u64) {
     }
 }
 
-/// A call and a wake-up a block took a twentieth of the time of a writer that is slower than the disk.
-#[test]
-fn c03_a_writer_that_the_disk_is_ahead_of_is_written_in_halves_of_the_window() {
+/// A window of sixteen blocks, full, with a writer that waits and whose patience is over.
+fn wide_and_spilling() -> Core {
     let limits =
         Limits { memory: 16 * 64, block: 64, encrypt: false, disk: None, slots: u64::MAX, on_full: OnFull::Wait };
     let mut core = Core::new(limits, None);
     fill_and_park(&mut core, 0);
     spilling(&mut core, 0);
+    core
+}
+
+/// A call and a wake-up a block took a twentieth of the time of a writer that is slower than the disk.
+#[test]
+fn c03_a_writer_that_the_disk_is_ahead_of_is_written_in_halves_of_the_window() {
+    let mut core = wide_and_spilling();
     let fill = |core: &mut Core, blocks: usize| {
         for _ in 0..blocks {
             let Ok(Room::Bytes(room)) = core.room() else { panic!("it waits for a disk that is ahead") };
@@ -522,11 +528,7 @@ fn c03_a_writer_that_the_disk_is_ahead_of_is_written_in_halves_of_the_window() {
 /// As where the earliest blocks are written last, since they are wanted first.
 #[test]
 fn c04_a_run_that_comes_to_lie_before_another_is_one_with_it() {
-    let limits =
-        Limits { memory: 16 * 64, block: 64, encrypt: false, disk: None, slots: u64::MAX, on_full: OnFull::Wait };
-    let mut core = Core::new(limits, None);
-    fill_and_park(&mut core, 0);
-    spilling(&mut core, 0);
+    let mut core = wide_and_spilling();
     let write = |core: &mut Core, first: u64| {
         let want = core.wants_write().unwrap();
         let job = core.start_write(SlotRun::new(first, want));
@@ -545,11 +547,7 @@ fn c04_a_run_that_comes_to_lie_before_another_is_one_with_it() {
 
 /// Twelve blocks on disk as one run that begins at slot 100, the reader in front of them, and nothing in memory.
 fn at_the_disk() -> Core {
-    let limits =
-        Limits { memory: 16 * 64, block: 64, encrypt: false, disk: None, slots: u64::MAX, on_full: OnFull::Wait };
-    let mut core = Core::new(limits, None);
-    fill_and_park(&mut core, 0);
-    spilling(&mut core, 0);
+    let mut core = wide_and_spilling();
     for first in [100, 104, 108] {
         let job = core.start_write(SlotRun::new(first, 4));
         let done = job.blocks.len();

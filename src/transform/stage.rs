@@ -247,6 +247,7 @@ mod tests {
     use std::any::Any;
 
     use super::*;
+    use crate::transform::{Limit, LimitExceeded, PassThrough};
 
     /// [`Said`], with the chunk.
     #[derive(Debug)]
@@ -268,7 +269,6 @@ mod tests {
             })
         }
     }
-    use crate::transform::{Limit, LimitExceeded, PassThrough};
 
     struct Says<F>(F);
 

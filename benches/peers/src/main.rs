@@ -3,8 +3,7 @@
 //! All contenders do the same work in the same run, turn by turn, and what comes out is checked. The machine's own speed
 //! drifts, so the ratios within a round are what counts.
 
-// Figures are printed, not compared to the last digit.
-#![allow(clippy::cast_precision_loss)]
+#![allow(clippy::cast_precision_loss, reason = "figures are printed, not compared to the last digit")]
 
 #[path = "../../rss/ceilings.rs"]
 mod ceilings;
