@@ -15,6 +15,7 @@ use crate::{
     reader::SpillReader,
     shell::Shared,
     stats::SpillStats,
+    sync::LazyLock,
     writer::SpillWriter,
 };
 
@@ -58,11 +59,12 @@ impl SpillBuffer {
     /// A buffer with defaults: 1 MiB of memory, as much disk as there is, verified. Makes no file.
     #[must_use]
     pub fn new() -> Self {
-        // The defaults are values that `check` accepts; a test holds that.
-        match Settings::default().check() {
-            Ok(options) => Self::with(&options),
+        static DEFAULTS: LazyLock<Options> = LazyLock::new(|| match Settings::default().check() {
+            Ok(options) => options,
+            // They are values that it accepts; a test holds that.
             Err(error) => unreachable!("{error}"),
-        }
+        });
+        Self::with(&DEFAULTS)
     }
 
     /// Sets options.

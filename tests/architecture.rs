@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sink", &["error", "writer"]),
     ("stream", &["error", "reader"]),
     ("blocking", &["control", "error", "reader", "shell", "stats", "sync", "writer"]),
-    ("buffer", &["builder", "control", "options", "reader", "shell", "stats", "writer"]),
+    ("buffer", &["builder", "control", "options", "reader", "shell", "stats", "sync", "writer"]),
     ("builder", &["buffer", "error", "options", "pool", "shell"]),
     (
         "pipeline",

@@ -147,6 +147,15 @@ pub(crate) struct Wakes {
     pub(crate) trash: Option<Bytes>,
 }
 
+/// What follows where hardly anything does.
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub(crate) struct Quiet {
+    /// As in [`Wakes`].
+    pub(crate) gave: bool,
+    pub(crate) closed: bool,
+}
+
 /// What a write finds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Room {

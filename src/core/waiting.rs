@@ -1,7 +1,7 @@
 //! Who waits, for how long, and who goes on: what follows from what has happened.
 //! Never forgets one who is parked.
 
-use super::{Core, Wakes};
+use super::{Core, Quiet, Wakes};
 use crate::{lender::Purpose, options::OnFull};
 
 /// How often a writer that would fail looks whether others have filled the disk, in nanoseconds.
@@ -58,13 +58,14 @@ impl Core {
             || (held && (notes.reader_polled || notes.reader_yields || notes.visible || notes.writable || notes.ticked))
     }
 
-    /// Does what [`settle`](Self::settle) does where nobody waits, nothing is on disk and nothing has ended: that is, hardly
-    /// anything. Then says whether memory may have gone back to the lender.
+    /// Does what [`settle`](Self::settle) does where nobody waits and nothing is on disk or given up: that is, hardly anything.
+    /// Then says what it was.
     #[inline]
-    pub(crate) fn settle_if_quiet(&mut self) -> Option<bool> {
+    pub(crate) fn settle_if_quiet(&mut self) -> Option<Quiet> {
         let waits = self.parked.reader || self.parked.writer || !self.item.is_empty() || self.grace.is_held();
         let at_the_disk = self.disk.spilling || self.disk.slots > 0 || self.squeezed || self.has_freed();
-        if waits || at_the_disk || self.discarded || self.trash.is_some() || self.look_at.is_some() {
+        let to_drop = self.trash.is_some() || !self.dropped.is_empty();
+        if waits || at_the_disk || to_drop || self.look_at.is_some() {
             return None;
         }
         let notes = &mut self.notes;
@@ -76,7 +77,7 @@ impl Core {
         }
         let notes = std::mem::take(&mut self.notes);
         self.invariants();
-        Some(notes.writable)
+        Some(Quiet { gave: notes.writable, closed: notes.reader_gone })
     }
 
     /// What follows from all that has happened since the last time: to be called before the lock is

@@ -26,6 +26,7 @@ use crate::{
     lender::{Lender, Purpose},
     options::{Limits, Options, Place},
     slot::{GROUP, Geometry, PAGE, SlotRun, TRAILER},
+    stats::SpillStats,
     storage::{SpillFile, sys::Platform},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
@@ -180,15 +181,15 @@ impl Pool {
         self.shared.as_ref().map(|shared| &*shared.budget)
     }
 
-    pub(crate) fn join(&self, id: u64, member: Weak<dyn Member>) {
+    pub(crate) fn join(&self, id: u64, member: impl FnOnce() -> Weak<dyn Member>) {
         if let Some(shared) = &self.shared {
-            shared.members.join(id, member);
+            shared.members.join(id, member());
         }
     }
 
-    pub(crate) fn leave(&self, id: u64, stats: &crate::stats::SpillStats) {
+    pub(crate) fn leave(&self, id: u64, stats: impl FnOnce() -> SpillStats) {
         if let Some(shared) = &self.shared {
-            shared.members.leave(id, stats);
+            shared.members.leave(id, &stats());
         }
     }
 

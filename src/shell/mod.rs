@@ -23,7 +23,7 @@ pub(crate) use self::reading::{Target, View};
 use crate::{
     block::Block,
     clock::{self, Tick},
-    core::{Core, ReadJob, WriteFault},
+    core::{Core, Quiet, ReadJob, WriteFault},
     error::{SpillError, StorageOp},
     lender::Purpose,
     options::Options,
@@ -154,7 +154,7 @@ impl Shared {
             }),
             bell: Bell::default(),
         });
-        this.pool.join(id, this.member());
+        this.pool.join(id, || this.member());
         this
     }
 
@@ -197,10 +197,15 @@ impl Shared {
     /// The writing half is gone, and its waker with it.
     pub(crate) fn drop_writer(&self) {
         let mut state = self.lock();
-        let refused = state.core.fail(SpillError::WriterDropped);
         let waker = state.writer.waker.take();
-        drop(state);
-        drop((refused, waker));
+        if state.core.is_open() {
+            let _ = state.core.fail(SpillError::WriterDropped);
+            drop(state);
+        } else {
+            // An end stands already.
+            state.pause();
+        }
+        drop(waker);
     }
 
     /// The writing half says that this is the end, and is gone.
@@ -363,8 +368,8 @@ impl Member for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let stats = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).core.stats();
-        self.pool.leave(self.stream.id, &stats);
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.pool.leave(self.stream.id, || state.core.stats());
         self.pool.end_turn(self.stream.id);
     }
 }
@@ -438,13 +443,17 @@ impl Drop for Locked<'_> {
         let Some(mut guard) = self.state.take() else { return };
         let state = &mut *guard;
         if state.missed.is_none()
-            && let Some(gave) = state.core.settle_if_quiet()
+            && let Some(Quiet { gave, closed }) = state.core.settle_if_quiet()
         {
             state.quiet = state.core.is_open();
+            let ended = closed.then(|| Ended::of(state, true));
             drop(guard);
             let pool = &self.shared.pool;
             if gave && !self.serving && pool.somebody_waits() {
                 pool.memory_came();
+            }
+            if let Some(ended) = ended {
+                ended.tell(pool);
             }
             return;
         }
@@ -456,7 +465,6 @@ impl Drop for Locked<'_> {
         state.lacks = lacks.or(state.lacks);
         let reader = if wakes.reader { state.reader.take() } else { None };
         let writer = if wakes.writer { state.writer.take() } else { None };
-        let closed = if wakes.closed { mem::take(&mut state.closed) } else { Vec::new() };
         let work =
             (!state.driving || state.lingering) && (state.missed.is_some() || state.core.wants_write().is_some());
         let drive = work && !state.driving;
@@ -467,9 +475,7 @@ impl Drop for Locked<'_> {
         state.driving |= drive;
         let arm = state.core.deadline().filter(|at| state.armed.is_none_or(|armed| *at < armed));
         state.armed = arm.or(state.armed);
-        let over = !state.over && state.core.is_over();
-        state.over |= over;
-        let released = if over { state.released.take() } else { None };
+        let ended = Ended::of(state, wakes.closed);
         drop(guard);
 
         if let Some(at) = arm {
@@ -487,20 +493,12 @@ impl Drop for Locked<'_> {
         if wakes.gave && !self.serving && pool.somebody_waits() {
             pool.memory_came();
         }
-        if over {
-            pool.close();
-        }
         // Last, and one by one: these run a user's code, and whatever it does the others are served.
+        ended.tell(pool);
         if let Some(waker) = reader {
             quietly(|| waker.wake());
         }
         if let Some(waker) = writer {
-            quietly(|| waker.wake());
-        }
-        if let Some(waker) = released {
-            quietly(|| waker.wake());
-        }
-        for (_, waker) in closed {
             quietly(|| waker.wake());
         }
         if let Some(trash) = wakes.trash {
@@ -509,6 +507,34 @@ impl Drop for Locked<'_> {
         drop(wakes.blocks);
         if wakes.more && !self.absorbing {
             self.shared.absorb();
+        }
+    }
+}
+
+/// What follows from an end, if there is one.
+struct Ended {
+    closed: Vec<(u64, Waker)>,
+    /// Nothing is on disk any more, nor on its way there.
+    over: bool,
+    released: Option<Waker>,
+}
+
+impl Ended {
+    /// `closed`: the reader has ended.
+    fn of(state: &mut State, closed: bool) -> Self {
+        let closed = if closed { mem::take(&mut state.closed) } else { Vec::new() };
+        let over = !state.over && state.core.is_over();
+        state.over |= over;
+        Self { closed, over, released: if over { state.released.take() } else { None } }
+    }
+
+    /// Without the lock: it runs a user's code.
+    fn tell(self, pool: &Pool) {
+        if self.over {
+            pool.close();
+        }
+        for waker in self.released.into_iter().chain(self.closed.into_iter().map(|(_, waker)| waker)) {
+            quietly(|| waker.wake());
         }
     }
 }
