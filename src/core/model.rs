@@ -279,16 +279,19 @@ impl Model {
         self.settle();
     }
 
+    /// Knows the time only where it was asked for, as the shell does.
+    fn settle_in_full(&mut self) -> bool {
+        let now = if self.core.needs_time() { self.now } else { 0 };
+        let wakes = self.core.settle(now);
+        self.lacks |= wakes.lacks.is_some();
+        wakes.more
+    }
+
     fn settle(&mut self) {
         if self.core.settle_if_quiet().is_none() {
-            let wakes = self.core.settle(self.now);
-            self.lacks |= wakes.lacks.is_some();
-            let mut more = wakes.more;
+            let mut more = self.settle_in_full();
             while more {
-                let rest = self.core.absorb_more();
-                let wakes = self.core.settle(self.now);
-                self.lacks |= wakes.lacks.is_some();
-                more = rest || wakes.more;
+                more = self.core.absorb_more() | self.settle_in_full();
             }
         }
         for run in self.core.freed() {

@@ -156,9 +156,13 @@ fn settle(core: &mut Core, now: u64) {
     if core.settle_if_quiet().is_some() {
         return;
     }
-    let mut more = core.settle(now).more;
+    let settle = |core: &mut Core| {
+        let now = if core.needs_time() { now } else { 0 };
+        core.settle(now).more
+    };
+    let mut more = settle(core);
     while more {
-        more = core.absorb_more() | core.settle(now).more;
+        more = core.absorb_more() | settle(core);
     }
 }
 
@@ -720,4 +724,312 @@ fn c03_a_chunk_that_comes_back_may_be_what_the_writer_was_held_for() {
         Op::Complete(0, 0, Fault::None),
         Op::DropChunk(0),
     ]);
+}
+
+/// What `room` says is there, filled block by block until it says that there is none.
+fn fill(core: &mut Core) -> usize {
+    let mut blocks = 0;
+    while let Ok(Room::Bytes(room)) = core.room() {
+        core.append(&vec![7; room]);
+        blocks += 1;
+    }
+    blocks
+}
+
+fn write_next(core: &mut Core, slot: u64) -> u64 {
+    let want = core.wants_write().expect("something is to be written");
+    let job = core.start_write(SlotRun::new(slot, want));
+    let done = job.blocks.len();
+    core.wrote(job, Wrote { done, fault: None }, 2_000_000);
+    settle(core, 2_000_000);
+    want
+}
+
+fn of(blocks: usize, slots: u64, on_full: OnFull) -> Limits {
+    Limits { memory: blocks * 64, block: 64, encrypt: false, disk: None, slots, on_full }
+}
+
+/// Eight blocks: two that the reader has taken, three read ahead of four on disk, two in memory behind them.
+fn read_ahead(slots: u64) -> Core {
+    let mut core = Core::new(of(8, slots, OnFull::Wait), None);
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    assert_eq!(write_next(&mut core, 100), 4);
+    for _ in 0..2 {
+        consume_a_block(&mut core);
+        settle(&mut core, 2_000_000);
+    }
+    let job = core.start_read().unwrap();
+    core.did_read(job, 3, None);
+    assert_eq!(places(&core), ["ahead 100", "ahead 101", "ahead 102", "disk 103 1", "memory", "memory"]);
+    core
+}
+
+#[test]
+fn c04_the_writer_takes_back_what_was_read_ahead_where_the_disk_takes_no_more() {
+    let mut core = read_ahead(4);
+    assert_eq!(fill(&mut core), 3 + 2, "three free blocks, and two that were read ahead");
+    assert_eq!(places(&core)[..2], ["ahead 100", "disk 101 3"], "one run again; the reader is at the first");
+    assert_eq!(core.memory.free(), 0);
+    let mut read = 2 * 64;
+    while read < 13 * 64 {
+        if matches!(core.front(), Front::Disk) {
+            let job = core.start_read().unwrap();
+            let good = job.blocks.len();
+            core.did_read(job, good, None);
+        }
+        consume_a_block(&mut core);
+        settle(&mut core, 2_000_000);
+        read += 64;
+        assert_eq!(core.stats().read, read);
+    }
+}
+
+#[test]
+fn c04_nothing_is_taken_back_while_a_write_is_about_to_free_memory() {
+    let mut core = read_ahead(5);
+    assert_eq!(fill(&mut core), 3);
+    let job = core.start_write(SlotRun::new(104, core.wants_write().unwrap()));
+    assert!(core.wants_write().is_none(), "the disk's limit");
+    assert_eq!(core.room().unwrap(), Room::Full);
+    assert_eq!(places(&core)[..3], ["ahead 100", "ahead 101", "ahead 102"]);
+    core.wrote(job, Wrote { done: 1, fault: None }, 2_000_000);
+    assert_eq!(core.room().unwrap(), Room::Bytes(64));
+}
+
+#[test]
+fn c04_what_was_read_ahead_is_one_run_again_when_others_need_its_memory() {
+    let mut core = read_ahead(4);
+    assert!(!core.squeeze(), "the reader has moved");
+    assert!(!core.squeeze(), "asked for the first time");
+    assert!(core.squeeze());
+    assert_eq!(places(&core), ["disk 100 4", "memory", "memory"]);
+    // One who moves is let off again, and asked anew.
+    let job = core.start_read().unwrap();
+    core.did_read(job, 1, None);
+    consume_a_block(&mut core);
+    assert!(!core.squeeze() && !core.squeeze());
+    assert!(core.squeeze());
+}
+
+#[test]
+fn c03_nothing_is_written_while_most_of_the_memory_is_free() {
+    let mut core = wide_and_spilling();
+    let mut slot = 100;
+    while core.wants_write().is_some() {
+        slot += write_next(&mut core, slot);
+    }
+    assert_eq!(core.stats().memory_held, 4 * 64);
+    for _ in 0..4 {
+        consume_a_block(&mut core);
+        settle(&mut core, 2_000_000);
+    }
+    core.disk.ahead = false;
+    for _ in 0..2 {
+        assert!(matches!(core.room(), Ok(Room::Bytes(64))));
+        core.append(&[7; 64]);
+    }
+    assert!(core.wants_write().is_none(), "also where the reader is at the disk");
+}
+
+#[test]
+fn c03_a_batch_is_a_quarter_of_the_window_and_half_of_a_small_one() {
+    for (blocks, batch) in [(4, 2), (8, 4), (16, 4), (32, 8)] {
+        let mut core = Core::new(of(blocks, u64::MAX, OnFull::Wait), None);
+        fill_and_park(&mut core, 0);
+        spilling(&mut core, 0);
+        assert_eq!(core.wants_write(), Some(batch), "{blocks}");
+    }
+}
+
+#[test]
+fn c03_what_is_lent_is_no_part_of_the_window() {
+    let mut core = Core::new(of(16, u64::MAX, OnFull::Wait), None);
+    fill_and_park(&mut core, 0);
+    let mut lent = Vec::new();
+    for _ in 0..8 {
+        let Front::Block { block, .. } = core.front() else { panic!("it is in memory") };
+        core.lend(&block);
+        core.consume(64);
+        lent.push(block);
+    }
+    fill_and_park(&mut core, 0);
+    assert_eq!(core.stats().in_memory, 8 * 64, "what is lent is held");
+    spilling(&mut core, 0);
+    let job = core.start_write(SlotRun::new(0, core.wants_write().unwrap()));
+    assert_eq!((job.blocks[0].0, job.blocks.len()), ((8 + 2) * 64, 4), "of the eight that are left two stay");
+}
+
+#[test]
+fn c03_short_blocks_are_written_when_little_room_is_left_though_a_batch_they_never_make() {
+    let mut core = wide_and_spilling();
+    let mut slot = 100;
+    while core.wants_write().is_some() {
+        slot += write_next(&mut core, slot);
+    }
+    core.disk.ahead = true;
+    while core.memory.free() > 4 * 64 {
+        assert!(core.wants_write().is_none(), "there is room to wait for more: {}", core.memory.free());
+        assert!(matches!(core.room(), Ok(Room::Bytes(_))));
+        core.append(&[7; 10]);
+        core.seal_tail();
+    }
+    assert_eq!(core.wants_write(), Some(1));
+}
+
+#[test]
+fn c03_a_small_window_is_never_waited_for() {
+    let mut core = core();
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    let mut slot = 0;
+    while core.wants_write().is_some() {
+        slot += write_next(&mut core, slot);
+    }
+    assert!(matches!(core.room(), Ok(Room::Bytes(64))));
+    core.append(&[7; 64]);
+    assert_eq!(core.wants_write(), Some(1));
+}
+
+#[test]
+fn c05_spilling_goes_on_until_nothing_is_on_disk_and_no_longer() {
+    let mut core = at_the_disk();
+    for left in (0..12).rev() {
+        let job = core.start_direct(64).unwrap();
+        assert_eq!(core.did_direct(&job, 1, None), 64);
+        settle(&mut core, 0);
+        assert_eq!(core.disk.spilling, left > 0, "{left}");
+    }
+    fill_and_park(&mut core, 0);
+    assert!(core.wants_write().is_none() && core.deadline().is_some(), "the writer is held first");
+}
+
+#[test]
+fn c06_slots_that_come_free_in_order_are_one_run() {
+    let mut core = at_the_disk();
+    for _ in 0..3 {
+        let job = core.start_direct(64).unwrap();
+        core.did_direct(&job, 1, None);
+    }
+    assert_eq!(freed(&mut core), [(100, 3)]);
+}
+
+#[test]
+fn c04_a_direct_read_that_got_nothing_leaves_one_run() {
+    let mut core = at_the_disk();
+    let job = core.start_direct(3 * 64).unwrap();
+    assert_eq!(core.did_direct(&job, 0, None), 0);
+    assert_eq!(places(&core), ["disk 100 12"]);
+}
+
+#[test]
+fn c04_a_block_that_is_being_read_into_needs_no_other() {
+    let mut core = core();
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    write_next(&mut core, 0);
+    consume_a_block(&mut core);
+    settle(&mut core, 0);
+    let job = core.start_read().unwrap();
+    assert_eq!((job.blocks.len(), core.memory.free()), (1, 128));
+    assert_eq!(fill(&mut core), 2, "the block that it needs it has");
+}
+
+#[test]
+fn c07_what_was_accepted_before_a_long_copy_comes_before_the_failure_beside_it() {
+    let mut core = core();
+    assert_eq!(core.room().unwrap(), Room::Bytes(64));
+    core.append(&[7; 10]);
+    let mut block = core.take_tail().unwrap();
+    block.append(&[8; 20]);
+    core.fail(SpillError::writer_failed("beside it")).unwrap();
+    assert!(matches!(core.front(), Front::Wait), "those ten bytes are with the writer");
+    core.put_tail(block).unwrap_err();
+    let (read, end) = read_all(&mut core);
+    assert_eq!(read, 10);
+    assert!(matches!(end, Front::Failed(SpillError::WriterFailed { .. })));
+}
+
+#[test]
+fn c08_without_a_clock_patience_is_over_at_once() {
+    let mut core = core();
+    fill_and_park(&mut core, 0);
+    assert!(core.wants_write().is_none());
+    core.no_clock();
+    settle(&mut core, 0);
+    assert!(core.wants_write().is_some());
+}
+
+/// It was excused only where a writer was held already.
+#[test]
+fn c05_a_reader_that_yields_before_the_window_is_full_is_excused_as_well() {
+    let mut core = core();
+    core.room().unwrap();
+    core.append(b"x");
+    core.reader_yields();
+    settle(&mut core, 0);
+    fill_and_park(&mut core, 0);
+    core.tick(20_000_000);
+    settle(&mut core, 20_000_000);
+    assert!(core.wants_write().is_none());
+}
+
+#[test]
+fn c05_waiting_for_what_others_hold_is_no_grace() {
+    let budget = Arc::new(Budget::new(32 * 64, 64));
+    let mut core = Core::new(of(8, u64::MAX, OnFull::Wait), Some(budget.clone()));
+    core.room().unwrap();
+    core.append(&[7; 64]);
+    assert!(budget.take(31 * 64, Purpose::Read), "others have the rest");
+    assert_eq!(core.room().unwrap(), Room::Full);
+    core.park_writer();
+    assert_eq!(core.settle(0).lacks, Some(Purpose::Write));
+    assert_eq!(core.deadline(), None);
+}
+
+#[test]
+fn c08_a_writer_that_rather_fails_waits_for_memory_while_the_disk_has_room() {
+    let budget = Arc::new(Budget::new(32 * 64, 64));
+    let mut core = Core::new(of(6, u64::MAX, OnFull::Fail), Some(budget.clone()));
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    assert!(!core.squeeze() && core.squeeze());
+    let mut slot = 0;
+    while core.wants_write().is_some() {
+        slot += write_next(&mut core, slot);
+    }
+    assert!(budget.take(budget.available(Purpose::Read) * 64, Purpose::Read), "others have the rest");
+    assert_eq!(core.room().unwrap(), Room::Full, "the disk takes what others have");
+    budget.set_exhausted(true);
+    assert!(matches!(core.room(), Err(SpillError::DiskLimit { .. })));
+}
+
+#[test]
+fn c04_where_memory_is_short_for_all_everything_goes_to_disk() {
+    let budget = Arc::new(Budget::new(32 * 64, 64));
+    let mut core = Core::new(of(8, u64::MAX, OnFull::Wait), Some(budget.clone()));
+    fill_and_park(&mut core, 0);
+    core.disk.spilling = true;
+    let mut slot = 0;
+    while core.wants_write().is_some() {
+        slot += write_next(&mut core, slot);
+    }
+    assert_eq!(core.memory.held(), 2 * 64, "there is enough");
+    assert!(budget.take(budget.available(Purpose::Read) * 64, Purpose::Read));
+    while core.wants_write().is_some() {
+        slot += write_next(&mut core, slot);
+    }
+    assert_eq!(core.memory.held(), 0);
+}
+
+#[test]
+fn the_most_that_was_in_memory_is_told_where_it_was_written_in_short_pieces() {
+    let mut core = core();
+    core.room().unwrap();
+    core.append(&[7; 10]);
+    core.consume(10);
+    settle(&mut core, 0);
+    core.room().unwrap();
+    assert!(core.append_quietly(&[7; 5]));
+    assert_eq!(core.stats().peak_in_memory, 10);
 }

@@ -274,3 +274,18 @@ fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, io::Error> {
         io::Error::other(format!("the I/O thread panicked: {said}"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c11_what_a_panic_said_is_in_the_error() {
+        let said = |job: fn()| guarded(job).unwrap_err().to_string();
+        assert_eq!(said(|| panic!("in words")), "the I/O thread panicked: in words");
+        let at = std::hint::black_box(7);
+        let said_with = guarded(|| panic!("at {at}")).unwrap_err().to_string();
+        assert_eq!(said_with, "the I/O thread panicked: at 7");
+        assert_eq!(said(|| std::panic::panic_any(7)), "the I/O thread panicked: no message");
+    }
+}

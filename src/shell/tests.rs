@@ -14,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
+
 use super::Shared;
 use crate::{
     Builder, OnFull, SpillBuffer, SpillError, SpillStats,
@@ -532,4 +534,16 @@ fn c11_a_hung_disk_holds_back_only_its_own_streams_and_never_a_drop() {
     eventually("what was in flight is given back", || {
         watched.iter().all(|shared| (shared.stats().memory_held, shared.stats().disk_held) == (0, 0))
     });
+}
+
+/// Each block of an item would be a call within the one before.
+#[test]
+fn c09_an_item_of_many_blocks_takes_no_deeper_stack() {
+    let write = || {
+        let buffer = SpillBuffer::builder().memory_limit(64 << 20).build().unwrap();
+        let (mut writer, _reader) = buffer.into_split();
+        writer.write_bytes(vec![7; 48 << 20].into()).now_or_never().expect("there is room").unwrap();
+        assert_eq!(writer.stats().memory_held, 48 << 20);
+    };
+    thread::Builder::new().stack_size(192 << 10).spawn(write).unwrap().join().unwrap();
 }
