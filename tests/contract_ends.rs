@@ -762,3 +762,15 @@ fn c07_a_control_keeps_no_stream_from_ending() {
         assert_eq!((control.stats().written, control.stats().read), (10, 10));
     }
 }
+
+/// A write of nothing takes nothing, and says all the same that the stream is over.
+#[tokio::test]
+async fn c07_a_write_of_nothing_repeats_the_end() {
+    let (mut writer, reader) = SpillBuffer::new().into_split();
+    assert_eq!(writer.write(&[]).await.unwrap(), 0);
+    drop(reader);
+    assert_eq!(writer.write(&[]).await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    let (mut writer, _reader) = SpillBuffer::new().into_split();
+    writer.shutdown().await.unwrap();
+    assert_eq!(writer.write(&[]).await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+}

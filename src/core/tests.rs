@@ -1033,3 +1033,44 @@ fn the_most_that_was_in_memory_is_told_where_it_was_written_in_short_pieces() {
     assert!(core.append_quietly(&[7; 5]));
     assert_eq!(core.stats().peak_in_memory, 10);
 }
+
+/// Between two moves of an item into blocks the lock is free.
+#[test]
+fn c01_a_reader_may_come_between_two_moves_of_an_item() {
+    let mut core = core();
+    core.room().unwrap();
+    core.append(&[7; 10]);
+    assert!(core.offer(&mut vec![7; 200].into()).unwrap());
+    assert!(core.settle(0).more);
+    consume_a_block(&mut core);
+    assert!(matches!(core.front(), Front::Tail(10)));
+    core.consume(10);
+    assert!(matches!(core.front(), Front::Item(item) if item.len() == 136));
+    settle(&mut core, 0);
+    let (read, end) = read_all(&mut core);
+    assert_eq!((read, core.stats().read), (136, 210));
+    assert!(matches!(end, Front::Wait));
+    assert_eq!(core.stats().memory_held, 0);
+}
+
+#[test]
+fn c05_half_of_the_window_is_half_of_what_is_not_lent() {
+    let mut core = core();
+    fill_and_park(&mut core, 0);
+    let mut lent = Vec::new();
+    for _ in 0..2 {
+        let Front::Block { block, .. } = core.front() else { panic!("it is in memory") };
+        core.lend(&block);
+        core.consume(64);
+        lent.push(block);
+    }
+    settle(&mut core, 0);
+    fill_and_park(&mut core, 0);
+    core.tick(800_000);
+    settle(&mut core, 800_000);
+    assert_eq!(core.deadline(), Some(1_000_000));
+    assert!(matches!(core.front(), Front::Block { .. }));
+    core.consume(1);
+    settle(&mut core, 900_000);
+    assert_eq!(core.deadline(), Some(1_000_000), "127 of 128 bytes are not half");
+}
