@@ -769,8 +769,8 @@ async fn c07_a_write_of_nothing_repeats_the_end() {
     let (mut writer, reader) = SpillBuffer::new().into_split();
     assert_eq!(writer.write(&[]).await.unwrap(), 0);
     drop(reader);
-    assert_eq!(writer.write(&[]).await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    assert_eq!(writer.write(&[]).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     let (mut writer, _reader) = SpillBuffer::new().into_split();
     writer.shutdown().await.unwrap();
-    assert_eq!(writer.write(&[]).await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    assert_eq!(writer.write(&[]).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
