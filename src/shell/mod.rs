@@ -446,14 +446,20 @@ impl Drop for Locked<'_> {
             && let Some(Quiet { gave, closed }) = state.core.settle_if_quiet()
         {
             state.quiet = state.core.is_open();
-            let ended = closed.then(|| Ended::of(state, true));
-            drop(guard);
             let pool = &self.shared.pool;
-            if gave && !self.serving && pool.somebody_waits() {
-                pool.memory_came();
-            }
-            if let Some(ended) = ended {
+            let serve = || {
+                if gave && !self.serving && pool.somebody_waits() {
+                    pool.memory_came();
+                }
+            };
+            if closed {
+                let ended = Ended::of(state, true);
+                drop(guard);
+                serve();
                 ended.tell(pool);
+            } else {
+                drop(guard);
+                serve();
             }
             return;
         }
