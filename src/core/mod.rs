@@ -154,6 +154,8 @@ pub(crate) struct Quiet {
     /// As in [`Wakes`].
     pub(crate) gave: bool,
     pub(crate) closed: bool,
+    /// The backlog was given up, now or before.
+    pub(crate) discarded: bool,
 }
 
 /// What a write finds.

@@ -77,7 +77,7 @@ impl Core {
         }
         let notes = std::mem::take(&mut self.notes);
         self.invariants();
-        Some(Quiet { gave: notes.writable, closed: notes.reader_gone })
+        Some(Quiet { gave: notes.writable, closed: notes.reader_gone, discarded: self.discarded })
     }
 
     /// What follows from all that has happened since the last time: to be called before the lock is

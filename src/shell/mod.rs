@@ -443,7 +443,7 @@ impl Drop for Locked<'_> {
         let Some(mut guard) = self.state.take() else { return };
         let state = &mut *guard;
         if state.missed.is_none()
-            && let Some(Quiet { gave, closed }) = state.core.settle_if_quiet()
+            && let Some(Quiet { gave, closed, discarded }) = state.core.settle_if_quiet()
         {
             state.quiet = state.core.is_open();
             let pool = &self.shared.pool;
@@ -452,8 +452,8 @@ impl Drop for Locked<'_> {
                     pool.memory_came();
                 }
             };
-            if closed {
-                let ended = Ended::of(state, true);
+            if closed || discarded {
+                let ended = Ended::of(state, closed);
                 drop(guard);
                 serve();
                 ended.tell(pool);

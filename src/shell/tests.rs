@@ -547,3 +547,14 @@ fn c09_an_item_of_many_blocks_takes_no_deeper_stack() {
     };
     thread::Builder::new().stack_size(192 << 10).spawn(write).unwrap().join().unwrap();
 }
+
+/// An abort that had nothing to give up was taken for something that nothing follows from.
+#[test]
+fn c07_an_abort_of_a_buffer_that_holds_nothing_is_its_end_too() {
+    let (buffer, shared) = buffer(small(), Scripted::default());
+    let (writer, _reader) = buffer.into_split();
+    let cx = Context::from_waker(Waker::noop());
+    assert!(shared.poll_released(&cx).is_pending());
+    writer.abort("enough");
+    assert!(shared.poll_released(&cx).is_ready());
+}
