@@ -277,15 +277,34 @@ fn is_unread(ends: &[(SpillWriter, SpillReader)], held: Held) -> bool {
 }
 
 /// Waits until no write is on its way any more.
+///
+/// That nothing changed for a while does not say so: a thread may have been kept from the processor just as long, in the midst of a
+/// write, between a payload and its trailer. What was cut then was not seen. So each thread must have slept since the last change.
 fn still(pool: &SpillPool) {
-    let (mut last, mut since) = (pool.stats(), Instant::now());
+    let (mut last, mut since, mut awake) = (pool.stats(), Instant::now(), other_threads(|_| true));
     eventually("nothing moves", || {
         let now = pool.stats();
         if now != last {
-            (last, since) = (now, Instant::now());
+            (last, since, awake) = (now, Instant::now(), other_threads(|_| true));
         }
-        since.elapsed() > Duration::from_millis(10)
+        let running = other_threads(|state| state != 'S');
+        awake.retain(|thread| running.contains(thread));
+        since.elapsed() > Duration::from_millis(10) && awake.is_empty()
     });
+}
+
+/// The threads of this process that are in a state such as is asked for, but for this one.
+fn other_threads(is_asked: impl Fn(char) -> bool) -> HashSet<String> {
+    let own = fs::read_link("/proc/thread-self").unwrap();
+    let state = |thread: &str| {
+        // Behind the name, which is in brackets and may be anything. One that has ended has no state.
+        let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
+        stat.rsplit(')').next()?.trim_start().chars().next()
+    };
+    let threads =
+        fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().file_name().into_string().unwrap());
+    let others = threads.filter(|thread| !own.ends_with(thread));
+    others.filter(|thread| state(thread).is_some_and(&is_asked)).collect()
 }
 
 // ---- hits under load ----
