@@ -193,7 +193,7 @@ fn sources() -> Vec<(PathBuf, String)> {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
-                folders.extend(Some(path).filter(|_| name != "pool_tests"));
+                folders.extend(Some(path).filter(|_| name != "pool_tests" && name != "tests"));
             } else if ![
                 "lib.rs",
                 "tests.rs",
