@@ -66,6 +66,7 @@ fn run(scenario: &str) {
         "many" => many(number("STREAMS", 1000), number("MIB", 8) << 20),
         "one" => one(number("STREAMS", 1000) * (number("MIB", 8) << 20)),
         "empty" => empty(10_000),
+        "hog" => println!("{:?} {:?}", kept_up_with(false), kept_up_with(true)),
         other => panic!("no scenario {other}"),
     }
 }

@@ -237,7 +237,9 @@ impl Kept {
             Reuse::Newest => kept.rposition(|(of, _)| *of == capacity),
             Reuse::Oldest => kept.position(|(of, _)| *of == capacity),
         };
-        let (_, bytes) = self.shelf.remove(at?)?;
+        let at = at?;
+        // As a rule all are of one size, and this is the last.
+        let (_, bytes) = if at + 1 == self.shelf.len() { self.shelf.pop_back() } else { self.shelf.remove(at) }?;
         self.bytes -= capacity;
         BYTES.store(self.bytes, Relaxed);
         Some(bytes)

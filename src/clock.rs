@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use crate::sync::{Condvar, Instant, Mutex, MutexGuard, OnceLock, PoisonError, Weak, process_wide, thread};
+use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, OnceLock, PoisonError, Weak, process_wide, thread};
 
 /// How long the thread waits with nobody to call before it goes.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Is told when its time has come.
 pub(crate) trait Tick: Send + Sync {
-    fn tick(&self, now: u64);
+    fn tick(self: Arc<Self>, now: u64);
 }
 
 /// Nanoseconds since the process first asked.

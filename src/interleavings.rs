@@ -98,7 +98,7 @@ fn options(memory: usize, slots: u64) -> Options {
 }
 
 fn alone(options: &Options, disk: &Disk) -> (SpillWriter, SpillReader) {
-    SpillBuffer::of(Shared::on(options, disk.clone())).into_split()
+    SpillBuffer::of(Shared::on(options, Some(disk.clone()))).into_split()
 }
 
 /// Wakes a thread that waits, and leaves a mark for one that does not yet. It never wakes for no reason.
@@ -645,7 +645,7 @@ pub fn work_and_a_thread_that_is_about_to_go() {
 pub fn calls_and_a_clock_that_is_about_to_go() {
     struct Call(AtomicUsize);
     impl Tick for Call {
-        fn tick(&self, _: u64) {
+        fn tick(self: Arc<Self>, _: u64) {
             self.0.fetch_add(1, SeqCst);
         }
     }

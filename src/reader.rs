@@ -4,6 +4,7 @@ use std::{
     error::Error,
     future::poll_fn,
     io,
+    ops::ControlFlow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -155,11 +156,12 @@ impl SpillReader {
 impl AsyncRead for SpillReader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let coop = ready!(self.proceed(cx));
-        if self.view.is_none() && self.shared.read_quietly(buf) {
+        self.drop_view();
+        let ControlFlow::Continue(lock) = self.shared.read_quietly(buf) else {
             coop.made_progress();
             return Poll::Ready(Ok(()));
-        }
-        let read = ready!(self.poll_copy(cx, buf));
+        };
+        let read = ready!(self.shared.read_under(lock, cx, buf));
         coop.made_progress();
         Poll::Ready(read.map(drop).map_err(Into::into))
     }

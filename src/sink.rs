@@ -60,7 +60,7 @@ impl Sink<Bytes> for SpillSink {
         Poll::Ready(self.writer.shared().check_flush())
     }
 
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SpillError>> {
-        Poll::Ready(self.writer.shared().finish())
+    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SpillError>> {
+        Poll::Ready(self.writer.end())
     }
 }

@@ -4,6 +4,7 @@ use std::{
     error::Error,
     future::{Future, poll_fn},
     io::{self, IoSlice},
+    ops::ControlFlow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -35,17 +36,24 @@ use crate::{
 #[derive(Debug)]
 pub struct SpillWriter {
     shared: Arc<Shared>,
-    /// It has said how the stream ends, and that it is gone.
-    gone: bool,
+    /// It has said that this is the end, and was believed: its drop changes nothing.
+    ended: bool,
 }
 
 impl SpillWriter {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, gone: false }
+        Self { shared, ended: false }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// As [`finish`](Self::finish).
+    pub(crate) fn end(&mut self) -> Result<(), SpillError> {
+        self.shared.finish()?;
+        self.ended = true;
+        Ok(())
     }
 
     /// Accepts `item` whole. What does not fit the window at once waits inside, where the reader can
@@ -95,8 +103,7 @@ impl SpillWriter {
     ///
     /// The stream has failed before, or the reader has gone: then this is no clean end.
     pub fn finish(mut self) -> Result<(), SpillError> {
-        self.gone = true;
-        self.shared.finish_and_drop_writer()
+        self.end()
     }
 
     /// Fails the stream: the reader gets every accepted byte, then
@@ -168,11 +175,11 @@ impl SpillWriter {
 impl AsyncWrite for SpillWriter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let coop = ready!(poll_proceed(cx));
-        if self.shared.write_quietly(buf) {
+        let ControlFlow::Continue(lock) = self.shared.write_quietly(buf) else {
             coop.made_progress();
             return Poll::Ready(Ok(buf.len()));
-        }
-        let written = ready!(self.shared.poll_write(cx, &[IoSlice::new(buf)]));
+        };
+        let written = ready!(self.shared.write_under(lock, cx, &[IoSlice::new(buf)]));
         coop.made_progress();
         Poll::Ready(written.map_err(Into::into))
     }
@@ -197,14 +204,14 @@ impl AsyncWrite for SpillWriter {
         Poll::Ready(self.shared.check_flush().map_err(Into::into))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.shared.finish().map_err(Into::into))
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.end().map_err(Into::into))
     }
 }
 
 impl Drop for SpillWriter {
     fn drop(&mut self) {
-        if !self.gone {
+        if !self.ended {
             self.shared.drop_writer();
         }
     }

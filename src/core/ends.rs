@@ -114,10 +114,24 @@ impl Ends {
         Ok(())
     }
 
+    /// Whether neither side has ended.
+    #[inline]
+    pub(crate) fn are_open(&self) -> bool {
+        self.writer_is_open() && !self.reader_is_gone()
+    }
+
+    /// Whether the writer said that this is the end.
+    #[inline]
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(self.writer, WriterEnd::Finished)
+    }
+
+    #[inline]
     pub(crate) fn writer_is_open(&self) -> bool {
         matches!(self.writer, WriterEnd::Open)
     }
 
+    #[inline]
     pub(crate) fn reader_is_gone(&self) -> bool {
         !matches!(self.reader, ReaderEnd::Open)
     }

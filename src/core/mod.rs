@@ -236,7 +236,7 @@ impl Core {
     /// Whether neither side has ended.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.ends.check_write().is_ok()
+        self.ends.are_open()
     }
 
     pub(crate) fn reader_is_gone(&self) -> bool {

@@ -180,6 +180,8 @@ pub(crate) struct Model {
     read_fault: Option<u64>,
     /// It waits for memory of its lender.
     lacks: bool,
+    /// The last settling was.
+    quiet: bool,
 }
 
 /// The byte of the stream at this offset.
@@ -216,6 +218,7 @@ impl Model {
             write_fault: false,
             read_fault: None,
             lacks: false,
+            quiet: true,
         }
     }
 
@@ -228,6 +231,9 @@ impl Model {
     }
 
     pub(crate) fn apply(&mut self, op: &Op) {
+        if self.quiet && self.apply_quietly(op) {
+            return self.check();
+        }
         let block = self.limits.block;
         match *op {
             Op::Write(len) => self.write(usize::from(len) % (3 * block)),
@@ -279,6 +285,32 @@ impl Model {
         self.settle();
     }
 
+    /// What the shell tries first, and settles nothing behind it; every other time, for it takes long pieces in the general way.
+    fn apply_quietly(&mut self, op: &Op) -> bool {
+        match *op {
+            Op::Write(len) if len.is_multiple_of(2) && len > 0 && self.writer_end.is_none() && self.out.is_none() => {
+                let taken = self.core.append_quietly(&bytes_at(self.accepted, len.into()));
+                self.accepted += if taken { len.into() } else { 0 };
+                taken
+            }
+            Op::Read(len) if len.is_multiple_of(2) && len > 0 && self.reads() => {
+                let Some(bytes) = self.core.look_quietly(len.into()) else { return false };
+                let bytes = bytes.to_vec();
+                if bytes.is_empty() {
+                    self.no_bytes(Front::End);
+                }
+                self.deliver(&bytes);
+                self.core.consume_quietly(bytes.len());
+                true
+            }
+            Op::Finish if self.writer_end.is_none() && self.out.is_none() && self.core.finish_quietly() => {
+                self.writer_end = Some("finish");
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Knows the time only where it was asked for, as the shell does.
     fn settle_in_full(&mut self) -> bool {
         let now = if self.core.needs_time() { self.now } else { 0 };
@@ -288,7 +320,8 @@ impl Model {
     }
 
     fn settle(&mut self) {
-        if self.core.settle_if_quiet().is_none() {
+        self.quiet = self.core.settle_if_quiet().is_some();
+        if !self.quiet {
             let mut more = self.settle_in_full();
             while more {
                 more = self.core.absorb_more() | self.settle_in_full();
@@ -297,6 +330,10 @@ impl Model {
         for run in self.core.freed() {
             self.disk.borrow_mut().free(self.id, run);
         }
+        self.check();
+    }
+
+    fn check(&self) {
         // One that is in its lender's queue is told from there.
         if let Some(problem) = self.core.missed_wake_up().filter(|_| !self.lacks) {
             panic!("{problem}: {:?}", self.core);

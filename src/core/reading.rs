@@ -68,10 +68,14 @@ impl Core {
         }
     }
 
-    /// The next `most` bytes, if they lie in a block that has more behind them: then nothing follows from consuming them, where
-    /// nobody waits and nothing is on disk.
+    /// The next bytes, `most` at most and none at the end, if nothing follows from consuming them where the last settling was
+    /// [quiet](Self::settle_if_quiet): that is, if they lie in a block that has more behind them, or are all that there is.
     #[inline]
     pub(crate) fn look_quietly(&self, most: usize) -> Option<&[u8]> {
+        debug_assert!(self.is_quiet(), "{self:?}");
+        if self.ends.reader_is_gone() {
+            return None;
+        }
         let unread = match self.ledger.front() {
             Some(Entry { start, place: Place::Memory(block), .. }) => {
                 block.filled().get((self.cursor.read - start) as usize..)?
@@ -79,7 +83,20 @@ impl Core {
             Some(_) => return None,
             None => self.tail_unread(),
         };
-        if unread.len() > most { unread.get(..most) } else { None }
+        if unread.len() > most { unread.get(..most) } else { self.look_at_the_last() }
+    }
+
+    /// All that there is, if it lies in the block that is being filled. Kept apart, for most short reads find more.
+    #[inline(never)]
+    fn look_at_the_last(&self) -> Option<&[u8]> {
+        if self.ledger.front().is_some() {
+            return None;
+        }
+        match self.tail_unread() {
+            [] => (self.cursor.read == self.cursor.written && self.ends.is_finished()).then_some(&[]),
+            // Others may wait for the memory that comes free.
+            unread => (!self.memory.is_borrowed()).then_some(unread),
+        }
     }
 
     /// Counts what [`look_quietly`](Self::look_quietly) has shown as read.
@@ -88,6 +105,9 @@ impl Core {
         self.cursor.read += n as u64;
         self.moved = true;
         self.grace.reader_polled_while_free();
+        if self.cursor.read == self.cursor.written {
+            self.consume_tail();
+        }
         self.invariants();
     }
 

@@ -625,6 +625,49 @@ fn the_most_that_was_in_memory_is_told_where_it_was_written_in_short_pieces() {
     assert_eq!(core.stats().peak_in_memory, 10);
 }
 
+/// What is done quietly is what nothing follows from: all else is refused, and is done in the general way.
+#[test]
+fn c02_only_what_has_no_consequences_is_written_and_read_quietly() {
+    let mut core = core();
+    assert!(!core.append_quietly(&[7; 64]), "a block that is full is to be sealed");
+    assert!(core.append_quietly(&[7; 63]));
+    assert!(!core.append_quietly(&[7; 1]));
+    assert_eq!(core.look_quietly(62).unwrap().len(), 62);
+    assert_eq!(core.look_quietly(1000).unwrap().len(), 63, "all that there is");
+    assert_eq!(core.append(&[7; 1]), 1);
+    settle(&mut core, 0);
+    assert_eq!(core.look_quietly(63).unwrap().len(), 63);
+    assert_eq!(core.look_quietly(64), None, "a block that is read to its end is to be freed");
+    core.consume(64);
+    assert_eq!(core.look_quietly(1), None, "the reader is to wait");
+
+    assert!(core.append_quietly(&[7; 10]));
+    core.consume_quietly(10);
+    assert_eq!(core.stats().memory_held, 0, "an empty buffer holds no block");
+
+    assert!(core.append_quietly(&[7; 10]));
+    let out = core.take_tail().unwrap();
+    assert!(core.finish_quietly());
+    assert_eq!(core.look_quietly(10), None, "the writer has ten bytes in hands: this is not the end");
+    assert!(!core.append_quietly(&[7; 1]));
+    core.put_tail(out).unwrap_err();
+    settle(&mut core, 0);
+    core.consume_quietly(10);
+    assert_eq!(core.look_quietly(1), Some(&[][..]), "the end");
+    core.end_reader(SpillError::cancelled("no more")).unwrap();
+    settle(&mut core, 0);
+    assert_eq!(core.look_quietly(1), None, "a reader that has ended is told how");
+}
+
+/// Others may wait for the block that comes free.
+#[test]
+fn c04_what_frees_memory_of_all_is_not_read_quietly() {
+    let mut core = Core::new(of(8, u64::MAX, OnFull::Wait), Some(Arc::new(Budget::new(32 * 64, 64))));
+    assert!(core.append_quietly(&[7; 10]));
+    assert!(core.look_quietly(9).is_some());
+    assert_eq!(core.look_quietly(10), None);
+}
+
 /// Between two moves of an item into blocks the lock is free.
 #[test]
 fn c01_a_reader_may_come_between_two_moves_of_an_item() {

@@ -62,10 +62,7 @@ impl Core {
     /// Then says what it was.
     #[inline]
     pub(crate) fn settle_if_quiet(&mut self) -> Option<Quiet> {
-        let waits = self.parked.reader || self.parked.writer || !self.item.is_empty() || self.grace.is_held();
-        let at_the_disk = self.disk.spilling || self.disk.slots > 0 || self.squeezed || self.has_freed();
-        let to_drop = self.trash.is_some() || !self.dropped.is_empty();
-        if waits || at_the_disk || to_drop || self.look_at.is_some() {
+        if !self.is_quiet() {
             return None;
         }
         let notes = &mut self.notes;
@@ -78,6 +75,15 @@ impl Core {
         let notes = std::mem::take(&mut self.notes);
         self.invariants();
         Some(Quiet { gave: notes.writable, closed: notes.reader_gone, discarded: self.discarded })
+    }
+
+    /// Whether nobody waits and nothing is on disk or given up.
+    #[inline]
+    pub(super) fn is_quiet(&self) -> bool {
+        let waits = self.parked.reader || self.parked.writer || !self.item.is_empty() || self.grace.is_held();
+        let at_the_disk = self.disk.spilling || self.disk.slots > 0 || self.squeezed || self.has_freed();
+        let to_drop = self.trash.is_some() || !self.dropped.is_empty();
+        !(waits || at_the_disk || to_drop || self.look_at.is_some())
     }
 
     /// What follows from all that has happened since the last time: to be called before the lock is

@@ -46,10 +46,14 @@ impl Core {
         taken
     }
 
-    /// Takes all of it into the present block, and says so, if that leaves the block with room: then nothing follows from it,
-    /// where nobody waits and nothing is on disk.
+    /// Takes all of it into one block, and says so, if that leaves the block with room: then nothing follows from it, where the
+    /// last settling was [quiet](Self::settle_if_quiet).
     #[inline]
     pub(crate) fn append_quietly(&mut self, src: &[u8]) -> bool {
+        debug_assert!(self.is_quiet(), "{self:?}");
+        if !self.is_open() || !(matches!(self.tail, Tail::Filling(_)) || self.begins_a_block()) {
+            return false;
+        }
         let Tail::Filling(fill) = &mut self.tail else { return false };
         if src.len() >= fill.block.room() {
             return false;
@@ -60,6 +64,12 @@ impl Core {
         self.peaks.in_memory = self.peaks.in_memory.max(backlog);
         self.invariants();
         true
+    }
+
+    /// Kept apart, for most short writes find a block.
+    #[inline(never)]
+    fn begins_a_block(&mut self) -> bool {
+        self.tail_room().is_some()
     }
 
     /// Whether what is written now is likely to go to disk, and those who write it there have no time to spare.
@@ -142,6 +152,14 @@ impl Core {
             self.notes.visible = true;
         }
         Ok(())
+    }
+
+    /// Ends the stream, and says so, unless it has failed before: nothing follows from that, where the last settling was
+    /// [quiet](Self::settle_if_quiet).
+    #[inline]
+    pub(crate) fn finish_quietly(&mut self) -> bool {
+        debug_assert!(self.is_quiet(), "{self:?}");
+        self.ends.finish().is_ok()
     }
 
     /// Moves of the item what fits into blocks; a block's worth at most, for this runs under the lock.

@@ -71,7 +71,7 @@ fn rule_01_a_failed_pipeline_waits_for_the_write_that_is_on_its_way() {
         }
     });
     let options = Settings { memory_limit: 64 << 10, ..Settings::default() }.check().unwrap();
-    let shared = Shared::on(&options, platform);
+    let shared = Shared::on(&options, Some(platform));
     let held = gate.write().unwrap();
 
     let chunks = std::iter::repeat_n(Bytes::from(vec![0; 16 << 10]), 16);

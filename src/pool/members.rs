@@ -13,11 +13,11 @@ use crate::{
 /// A buffer, as its pool sees it.
 pub(crate) trait Member: Send + Sync {
     /// Memory may be had again.
-    fn memory_came(&self);
+    fn memory_came(self: Arc<Self>);
     /// It is this one's turn for slots; says whether it wants any.
-    fn slots_came(&self) -> bool;
+    fn slots_came(self: Arc<Self>) -> bool;
     /// Gives up memory if its reader stands still; says whether there will be any.
-    fn squeeze(&self) -> bool;
+    fn squeeze(self: Arc<Self>) -> bool;
     fn stats(&self) -> SpillStats;
 }
 
@@ -152,13 +152,13 @@ mod tests {
     struct One;
 
     impl Member for One {
-        fn memory_came(&self) {}
+        fn memory_came(self: Arc<Self>) {}
 
-        fn slots_came(&self) -> bool {
+        fn slots_came(self: Arc<Self>) -> bool {
             false
         }
 
-        fn squeeze(&self) -> bool {
+        fn squeeze(self: Arc<Self>) -> bool {
             false
         }
 

@@ -27,7 +27,10 @@ use crate::{
     options::{Limits, Options, Place},
     slot::{GROUP, Geometry, PAGE, SlotRun, TRAILER},
     stats::SpillStats,
-    storage::{SpillFile, sys::Platform},
+    storage::{
+        SpillFile,
+        sys::{Platform, System},
+    },
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -44,8 +47,8 @@ const SPACE_STEP: u64 = 64 << 20;
 /// One temp file and its slots; for many buffers, their memory too.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    me: Weak<Self>,
-    platform: Arc<dyn Platform>,
+    /// None for the system itself.
+    platform: Option<Arc<dyn Platform>>,
     place: Place,
     geometry: Geometry,
     limits: Limits,
@@ -114,7 +117,7 @@ pub(crate) struct Followup {
 
 impl Pool {
     /// For a buffer that stands alone.
-    pub(crate) fn private(options: &Options, platform: Arc<dyn Platform>) -> Arc<Self> {
+    pub(crate) fn private(options: &Options, platform: Option<Arc<dyn Platform>>) -> Arc<Self> {
         block::came(options.limits.memory);
         Self::new(options, platform, RETAIN_ALONE, None, None)
     }
@@ -129,20 +132,19 @@ impl Pool {
         let budget = Arc::new(Budget::new(options.limits.memory, options.limits.block));
         block::keep_more(options.limits.memory);
         let company = Company { budget, members: Members::default() };
-        Self::new(options, platform, retain, Some(space), Some(Box::new(company)))
+        Self::new(options, Some(platform), retain, Some(space), Some(Box::new(company)))
     }
 
     fn new(
         options: &Options,
-        platform: Arc<dyn Platform>,
+        platform: Option<Arc<dyn Platform>>,
         retain: u64,
         min_free_space: Option<MinFreeSpace>,
         shared: Option<Box<Company>>,
     ) -> Arc<Self> {
         let geometry = Geometry::new(options.limits.block);
         let counts = AtomicBool::new(shared.is_none());
-        Arc::new_cyclic(|me| Self {
-            me: Weak::clone(me),
+        Arc::new_cyclic(|_| Self {
             counts,
             platform,
             place: options.place.clone(),
@@ -155,6 +157,10 @@ impl Pool {
             lane: OnceLock::new(),
             shared,
         })
+    }
+
+    fn platform(&self) -> &dyn Platform {
+        self.platform.as_deref().unwrap_or(&System)
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -199,7 +205,7 @@ impl Pool {
     }
 
     /// A member waits for memory until [`Member::memory_came`]. Without the member's lock.
-    pub(crate) fn wait_for_memory(&self, id: u64, purpose: Purpose) {
+    pub(crate) fn wait_for_memory(self: &Arc<Self>, id: u64, purpose: Purpose) {
         let Some(shared) = &self.shared else { return };
         shared.members.wait(id, purpose);
         // Some may have come free before the queue knew of it: upkeep looks at that, and asks for more.
@@ -289,7 +295,7 @@ impl Pool {
             let disk = self.lock();
             let Some((ticket, first)) = disk.queue.next(&disk.slots) else { return };
             drop(disk);
-            if first.upgrade().is_some_and(|member| member.slots_came()) {
+            if first.upgrade().is_some_and(Member::slots_came) {
                 return;
             }
             let gone = self.lock().queue.skip(ticket);
@@ -302,12 +308,12 @@ impl Pool {
     }
 
     /// Makes the file, unless there is one. Waits for the disk: for I/O threads only.
-    pub(crate) fn create_file(&self, offset: u64) -> Result<(), SpillError> {
+    pub(crate) fn create_file(self: &Arc<Self>, offset: u64) -> Result<(), SpillError> {
         let _creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         if self.file().is_some() {
             return Ok(());
         }
-        let file = SpillFile::create(&*self.platform, &self.place, self.geometry, self.limits.encrypt, offset)?;
+        let file = SpillFile::create(self.platform(), &self.place, self.geometry, self.limits.encrypt, offset)?;
         let mut disk = self.lock();
         disk.slots.lower_limit(file.slots());
         disk.file = Some(Arc::new(file));
@@ -326,7 +332,7 @@ impl Pool {
     /// There is less than is to be left free.
     pub(crate) fn ask_space(&self) -> io::Result<()> {
         let (Some(file), Some(min)) = (self.file(), self.min_free_space) else { return Ok(()) };
-        let (free, total) = self.platform.free_space(file.dir())?;
+        let (free, total) = self.platform().free_space(file.dir())?;
         let min = match min {
             MinFreeSpace::Bytes(bytes) => bytes,
             MinFreeSpace::Usual => (256 << 20).min(total / 20),
@@ -365,7 +371,7 @@ impl Pool {
     }
 
     /// Does what follows from giving slots back. Without any lock.
-    pub(crate) fn see_to(&self, followup: Followup) {
+    pub(crate) fn see_to(self: &Arc<Self>, followup: Followup) {
         match followup.upkeep {
             None => {}
             Some(Upkeep::Now) => self.begin_upkeep(),
@@ -377,7 +383,7 @@ impl Pool {
     }
 
     /// The buffer that this pool was made for has ended: the file goes as soon as nothing in it is live.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(self: &Arc<Self>) {
         self.left();
         // Files are made by threads: with none asked for, there is no file and will be none.
         if self.shared.is_some() || self.lane.get().is_none() {
@@ -395,7 +401,8 @@ impl Pool {
 
     /// The buffer that stands alone wants no more memory.
     fn left(&self) {
-        if self.counts.swap(false, Ordering::Relaxed) {
+        // Mostly it was said before.
+        if self.counts.load(Ordering::Relaxed) && self.counts.swap(false, Ordering::Relaxed) {
             block::left(self.limits.memory);
         }
     }

@@ -105,22 +105,21 @@ impl Pool {
         None
     }
 
-    pub(super) fn begin_upkeep(&self) {
-        let Some(me) = self.me.upgrade() else { return };
+    pub(super) fn begin_upkeep(self: &Arc<Self>) {
         let mut disk = self.lock();
         if disk.upkeep.queued {
             return;
         }
         disk.upkeep.queued = true;
         drop(disk);
-        if self.submit(me).is_err() {
+        if self.submit(Arc::clone(self) as Arc<dyn Work>).is_err() {
             // No thread can be started: the space waits for the next occasion, the file for its drop.
             self.lock().upkeep.queued = false;
         }
     }
 
-    pub(super) fn call_at(&self, at: u64) {
-        let me: Weak<dyn Tick> = self.me.clone();
+    pub(super) fn call_at(self: &Arc<Self>, at: u64) {
+        let me: Weak<Self> = Arc::downgrade(self);
         if clock::call_at(at, me).is_err() {
             self.lock().upkeep.armed = None;
         }
@@ -132,7 +131,7 @@ impl Pool {
     }
 
     /// Those who wait are looked at again in a while: one who was served may not have taken what there was.
-    pub(super) fn ask_again(&self) {
+    pub(super) fn ask_again(self: &Arc<Self>) {
         if !self.somebody_waits() {
             return;
         }
@@ -146,7 +145,7 @@ impl Pool {
         self.call_at(at);
     }
 
-    fn next_chore(&self) -> Chore {
+    fn next_chore(self: &Arc<Self>) -> Chore {
         let mut guard = self.lock();
         let disk = &mut *guard;
         let block = self.geometry.block() as u64;
@@ -231,7 +230,7 @@ impl Work for Pool {
 }
 
 impl Tick for Pool {
-    fn tick(&self, now: u64) {
+    fn tick(self: Arc<Self>, now: u64) {
         let mut disk = self.lock();
         let upkeep = &mut disk.upkeep;
         let due = [&mut upkeep.armed, &mut upkeep.asks_at].map(|at| at.take_if(|at| *at <= now).is_some());

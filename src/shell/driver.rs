@@ -77,7 +77,7 @@ impl Writing {
 }
 
 impl Shared {
-    fn next_step(&self, may_linger: bool) -> Step {
+    fn next_step(self: &Arc<Self>, may_linger: bool) -> Step {
         let mut state = self.lock();
         state.lingering = false;
         if let Some(job) = state.missed.take() {
@@ -110,7 +110,7 @@ impl Shared {
         step
     }
 
-    fn create(&self, offset: u64) {
+    fn create(self: &Arc<Self>, offset: u64) {
         let panicked = |error| Err(SpillError::storage(StorageOp::Create, &self.pool.dir(), offset, error));
         if let Err(error) = guarded(|| self.pool.create_file(offset)).unwrap_or_else(panicked) {
             let fault = match error {
@@ -123,7 +123,7 @@ impl Shared {
         }
     }
 
-    fn ask_space(&self) {
+    fn ask_space(self: &Arc<Self>) {
         let Err(source) = guarded(|| self.pool.ask_space()).unwrap_or_else(Err) else { return };
         let fault = if is_full(&source) {
             WriteFault::Full(Arc::new(source))
@@ -192,7 +192,7 @@ impl Shared {
     }
 
     /// `goes_on`: the caller looks what is next for this one; else it is queued again if there is something.
-    fn did_write(&self, job: WriteJob, progress: Progress<io::Error>, file: &SpillFile, goes_on: bool) {
+    fn did_write(self: &Arc<Self>, job: WriteJob, progress: Progress<io::Error>, file: &SpillFile, goes_on: bool) {
         let at = job.blocks.get(progress.done).map_or(0, |(start, _)| *start);
         let fault = progress.fault.map(|source| {
             if is_full(&source) {
@@ -209,7 +209,7 @@ impl Shared {
         self.tell_if(full);
     }
 
-    fn read(&self, mut job: ReadJob) {
+    fn read(self: &Arc<Self>, mut job: ReadJob) {
         let Some(file) = self.pool.file() else { return self.no_file(job) };
         let (wanted, mut ahead) = (self.wanted(&job), mem::take(&mut self.lock().trailers));
         let progress = guarded(|| file.read(wanted, &mut ahead, &mut payloads(&mut job.blocks)))
@@ -222,7 +222,7 @@ impl Shared {
     }
 
     pub(super) fn did_read(
-        &self,
+        self: &Arc<Self>,
         job: ReadJob,
         progress: Progress<ReadFault>,
         file: Arc<SpillFile>,
@@ -239,7 +239,7 @@ impl Shared {
     }
 
     /// A file that has live slots is never closed; should it be, that is an error and no hang.
-    pub(super) fn no_file(&self, job: ReadJob) {
+    pub(super) fn no_file(self: &Arc<Self>, job: ReadJob) {
         let source = io::Error::new(io::ErrorKind::NotFound, "the temp file was closed");
         let error = SpillError::storage(StorageOp::Read, &self.pool.dir(), job.start, source);
         self.lock().core.did_read(job, 0, Some(error));

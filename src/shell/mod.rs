@@ -29,21 +29,17 @@ use crate::{
     options::Options,
     pool::{Member, Pool},
     stats::SpillStats,
-    storage::{
-        Codec, Stream, TrailersAhead,
-        sys::{Platform, System},
-    },
+    storage::{Codec, Stream, TrailersAhead, sys::Platform},
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
         process_wide,
     },
-    threads::Bell,
+    threads::{Bell, Work},
 };
 
 /// What both halves, and whoever controls them, share.
 pub(crate) struct Shared {
-    me: Weak<Self>,
     stream: Stream,
     pool: Arc<Pool>,
     state: Mutex<State>,
@@ -52,9 +48,9 @@ pub(crate) struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     core: Core,
-    /// When the lock was last released nobody waited, nothing was on disk and nothing had ended: a short write has no
+    /// When the lock was last released nobody waited and nothing was on disk: most of what is done with short pieces has no
     /// consequences.
     quiet: bool,
     reader: Waiter,
@@ -118,11 +114,11 @@ impl Waiter {
 
 impl Shared {
     pub(crate) fn new(options: &Options) -> Arc<Self> {
-        static SYSTEM: LazyLock<Arc<System>> = LazyLock::new(|| Arc::new(System));
-        Self::on(options, SYSTEM.clone())
+        Self::on(options, None)
     }
 
-    pub(crate) fn on(options: &Options, platform: Arc<dyn Platform>) -> Arc<Self> {
+    /// On another platform than the system.
+    pub(crate) fn on(options: &Options, platform: Option<Arc<dyn Platform>>) -> Arc<Self> {
         Self::of(Pool::private(options, platform), options)
     }
 
@@ -131,13 +127,12 @@ impl Shared {
         process_wide!(NEXT: AtomicU64 = AtomicU64::new(1));
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let lender = pool.lender();
-        let this = Arc::new_cyclic(|me| Self {
-            me: Weak::clone(me),
+        let this = Arc::new_cyclic(|_| Self {
             stream: Stream { id, codec: Codec::new(options.verify && !options.limits.encrypt) },
             pool,
             state: Mutex::new(State {
                 core: Core::new(options.limits, lender),
-                quiet: false,
+                quiet: true,
                 reader: Waiter::default(),
                 writer: Waiter::default(),
                 closed: Vec::new(),
@@ -158,8 +153,9 @@ impl Shared {
         this
     }
 
-    fn member(&self) -> Weak<dyn Member> {
-        self.me.clone()
+    fn member(self: &Arc<Self>) -> Weak<dyn Member> {
+        let me: Weak<Self> = Arc::downgrade(self);
+        me
     }
 
     #[cfg(test)]
@@ -179,23 +175,23 @@ impl Shared {
 
     // An error that is refused is a user's to drop: after the statement, and so without the lock.
 
-    pub(crate) fn fail(&self, error: SpillError) {
+    pub(crate) fn fail(self: &Arc<Self>, error: SpillError) {
         let refused = self.lock().core.fail(error);
         drop(refused);
     }
 
-    pub(crate) fn abort(&self, error: SpillError) {
+    pub(crate) fn abort(self: &Arc<Self>, error: SpillError) {
         let refused = self.lock().core.abort(error);
         drop(refused);
     }
 
-    pub(crate) fn end_reader(&self, error: SpillError) {
+    pub(crate) fn end_reader(self: &Arc<Self>, error: SpillError) {
         let refused = self.lock().core.end_reader(error);
         drop(refused);
     }
 
     /// The writing half is gone, and its waker with it.
-    pub(crate) fn drop_writer(&self) {
+    pub(crate) fn drop_writer(self: &Arc<Self>) {
         let mut state = self.lock();
         let waker = state.writer.waker.take();
         if state.core.is_open() {
@@ -208,9 +204,17 @@ impl Shared {
         drop(waker);
     }
 
-    /// The writing half says that this is the end, and is gone.
-    pub(crate) fn finish_and_drop_writer(&self) -> Result<(), SpillError> {
-        let mut state = self.lock();
+    /// The writing half says that this is the end: it needs no waker any more.
+    pub(crate) fn finish(self: &Arc<Self>) -> Result<(), SpillError> {
+        let mut guard = self.raw_lock();
+        let state = &mut *guard;
+        if state.quiet && state.core.finish_quietly() {
+            let waker = state.writer.waker.take();
+            drop(guard);
+            drop(waker);
+            return Ok(());
+        }
+        let mut state = self.locked(guard);
         let finished = state.core.finish();
         let waker = state.writer.waker.take();
         drop(state);
@@ -219,7 +223,7 @@ impl Shared {
     }
 
     /// The reading half is gone, and its waker with it.
-    pub(crate) fn drop_reader(&self) {
+    pub(crate) fn drop_reader(self: &Arc<Self>) {
         let mut state = self.lock();
         let refused = state.core.end_reader(SpillError::ReaderDropped);
         let waker = state.reader.waker.take();
@@ -227,11 +231,7 @@ impl Shared {
         drop((refused, waker));
     }
 
-    pub(crate) fn finish(&self) -> Result<(), SpillError> {
-        self.lock().core.finish()
-    }
-
-    pub(crate) fn check_flush(&self) -> Result<(), SpillError> {
+    pub(crate) fn check_flush(self: &Arc<Self>) -> Result<(), SpillError> {
         self.lock().core.check_flush()
     }
 
@@ -283,8 +283,13 @@ impl Shared {
 
     /// The lock; what follows from what is done under it happens when it is released.
     #[inline]
-    fn lock(&self) -> Locked<'_> {
-        let mut state = self.raw_lock();
+    fn lock(self: &Arc<Self>) -> Locked<'_> {
+        self.locked(self.raw_lock())
+    }
+
+    /// The same for a lock that was taken raw.
+    #[inline]
+    fn locked<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) -> Locked<'a> {
         state.quiet = false;
         Locked { shared: self, state: Some(state), garbage: None, serving: false, absorbing: false }
     }
@@ -294,12 +299,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn strong(&self) -> Option<Arc<Self>> {
-        self.me.upgrade()
-    }
-
     /// Moves an item into blocks, one under each lock, as long as there is room.
-    fn absorb(&self) {
+    fn absorb(self: &Arc<Self>) {
         loop {
             let mut state = self.lock();
             Locked::absorbing(&mut state);
@@ -309,9 +310,8 @@ impl Shared {
         }
     }
 
-    fn start_driver(&self) {
-        let Some(me) = self.strong() else { return };
-        if let Err(error) = self.pool.submit(me) {
+    fn start_driver(self: &Arc<Self>) {
+        if let Err(error) = self.pool.submit(Arc::clone(self) as Arc<dyn Work>) {
             let mut state = self.lock();
             state.driving = false;
             let at = state.core.stats().written;
@@ -323,8 +323,8 @@ impl Shared {
         }
     }
 
-    fn arm(&self, at: u64) {
-        let me: Weak<dyn Tick> = self.me.clone();
+    fn arm(self: &Arc<Self>, at: u64) {
+        let me: Weak<Self> = Arc::downgrade(self);
         if clock::call_at(at, me).is_err() {
             let mut state = self.lock();
             state.armed = None;
@@ -341,7 +341,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Member for Shared {
-    fn memory_came(&self) {
+    fn memory_came(self: Arc<Self>) {
         let mut state = self.lock();
         // Whoever calls this serves the others himself.
         Locked::serving(&mut state);
@@ -349,7 +349,7 @@ impl Member for Shared {
         state.core.memory_came();
     }
 
-    fn slots_came(&self) -> bool {
+    fn slots_came(self: Arc<Self>) -> bool {
         let mut state = self.lock();
         state.core.unblock();
         let wants = state.driving || state.core.wants_write().is_some();
@@ -357,7 +357,7 @@ impl Member for Shared {
         wants
     }
 
-    fn squeeze(&self) -> bool {
+    fn squeeze(self: Arc<Self>) -> bool {
         self.lock().core.squeeze()
     }
 
@@ -375,7 +375,7 @@ impl Drop for Shared {
 }
 
 impl Tick for Shared {
-    fn tick(&self, now: u64) {
+    fn tick(self: Arc<Self>, now: u64) {
         let mut state = self.lock();
         // A call that was made before an earlier one is stale.
         if state.armed.is_none_or(|at| at <= now) {
@@ -386,8 +386,8 @@ impl Tick for Shared {
 }
 
 /// The lock, held. Releasing it settles the core, then wakes and starts whom that names.
-struct Locked<'a> {
-    shared: &'a Shared,
+pub(crate) struct Locked<'a> {
+    shared: &'a Arc<Shared>,
     state: Option<MutexGuard<'a, State>>,
     garbage: Option<Waker>,
     /// Others are served elsewhere, should memory come free here.
@@ -445,7 +445,7 @@ impl Drop for Locked<'_> {
         if state.missed.is_none()
             && let Some(Quiet { gave, closed, discarded }) = state.core.settle_if_quiet()
         {
-            state.quiet = state.core.is_open();
+            state.quiet = true;
             let pool = &self.shared.pool;
             let serve = || {
                 if gave && !self.serving && pool.somebody_waits() {
@@ -535,7 +535,7 @@ impl Ended {
     }
 
     /// Without the lock: it runs a user's code.
-    fn tell(self, pool: &Pool) {
+    fn tell(self, pool: &Arc<Pool>) {
         if self.over {
             pool.close();
         }

@@ -3,6 +3,7 @@
 
 use std::{
     fmt, mem,
+    ops::ControlFlow,
     task::{Context, Poll},
 };
 
@@ -71,28 +72,43 @@ impl View {
 }
 
 impl Shared {
-    /// Fills a short `target` and says so, where nothing would follow from it: most reads of small pieces.
+    /// Reads what is there, or the end, where nothing follows from it: most reads of small pieces. Else the lock is for
+    /// [`read_under`](Self::read_under).
     #[inline]
-    pub(crate) fn read_quietly(&self, target: &mut impl Target) -> bool {
+    pub(crate) fn read_quietly(self: &Arc<Self>, target: &mut impl Target) -> ControlFlow<(), Locked<'_>> {
         let most = target.remaining();
-        if most == 0 || most > SHORT {
-            return false;
+        let mut guard = self.raw_lock();
+        let state = &mut *guard;
+        if state.quiet
+            && most > 0
+            && let Some(bytes) = state.core.look_quietly(most)
+            && bytes.len() <= SHORT
+        {
+            let n = bytes.len();
+            target.put(bytes);
+            state.core.consume_quietly(n);
+            return ControlFlow::Break(());
         }
-        let state = &mut *self.raw_lock();
-        if !state.quiet {
-            return false;
-        }
-        let Some(bytes) = state.core.look_quietly(most) else { return false };
-        target.put(bytes);
-        state.core.consume_quietly(most);
-        true
+        ControlFlow::Continue(self.locked(guard))
     }
 
     /// Fills `target` with what is there, at least a byte. Ready with 0 at the end, or if `target` has
     /// no room.
-    pub(crate) fn poll_read(&self, cx: &Context<'_>, target: &mut impl Target) -> Poll<Result<usize, SpillError>> {
+    pub(crate) fn poll_read(
+        self: &Arc<Self>,
+        cx: &Context<'_>,
+        target: &mut impl Target,
+    ) -> Poll<Result<usize, SpillError>> {
+        self.read_under(self.lock(), cx, target)
+    }
+
+    pub(crate) fn read_under<'a>(
+        self: &'a Arc<Self>,
+        mut state: Locked<'a>,
+        cx: &Context<'_>,
+        target: &mut impl Target,
+    ) -> Poll<Result<usize, SpillError>> {
         let (mut copied, mut direct) = (0, true);
-        let mut state = self.lock();
         state.reader.goes_on();
         while target.remaining() > 0 && copied < MOST {
             match state.core.front() {
@@ -146,7 +162,7 @@ impl Shared {
     }
 
     /// The bytes at the front, to look into; `None` at the end. Nothing is consumed.
-    pub(crate) fn poll_view(&self, cx: &Context<'_>) -> Poll<Result<Option<View>, SpillError>> {
+    pub(crate) fn poll_view(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Result<Option<View>, SpillError>> {
         let mut state = self.lock();
         state.reader.goes_on();
         loop {
@@ -166,12 +182,12 @@ impl Shared {
     }
 
     /// The reader was polled, did not get to look, and will be polled again.
-    pub(crate) fn reader_yields(&self) {
+    pub(crate) fn reader_yields(self: &Arc<Self>) {
         self.lock().core.reader_yields();
     }
 
     /// Ends a look, counting the first `n` bytes of what was seen as read.
-    pub(crate) fn end_view(&self, view: View, n: usize) {
+    pub(crate) fn end_view(self: &Arc<Self>, view: View, n: usize) {
         let mut state = self.lock();
         if n > 0 {
             state.core.consume(n);
@@ -186,7 +202,7 @@ impl Shared {
     }
 
     /// The next bytes as they lie, lent where memory allows it, else copied; `None` at the end.
-    pub(crate) fn poll_chunk(&self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, SpillError>> {
+    pub(crate) fn poll_chunk(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, SpillError>> {
         let mut state = self.lock();
         state.reader.goes_on();
         loop {
@@ -215,15 +231,13 @@ impl Shared {
         }
     }
 
-    fn chunk(&self, mut state: Locked<'_>, block: Arc<Block>, at: usize) -> Bytes {
+    fn chunk(self: &Arc<Self>, mut state: Locked<'_>, block: Arc<Block>, at: usize) -> Bytes {
         let n = block.len() - at;
-        if state.core.may_lend(&block, n)
-            && let Some(shared) = self.strong()
-        {
+        if state.core.may_lend(&block, n) {
             state.core.lend(&block);
             state.core.consume(n);
             drop(state);
-            return Lent { shared, block: Some(block), from: at }.into_bytes();
+            return Lent { shared: Arc::clone(self), block: Some(block), from: at }.into_bytes();
         }
         drop(state);
         let bytes = Bytes::copy_from_slice(&block.filled()[at..]);
@@ -234,7 +248,7 @@ impl Shared {
     }
 
     /// Reads what is at the front of the disk into `target`, where that has room for a whole slot and the page cache has it.
-    fn read_direct<'a>(&'a self, mut state: Locked<'a>, target: &mut impl Target) -> (Locked<'a>, usize) {
+    fn read_direct<'a>(self: &'a Arc<Self>, mut state: Locked<'a>, target: &mut impl Target) -> (Locked<'a>, usize) {
         if target.remaining() == 0 || !is_well_placed(target.space(1)) {
             return (state, 0);
         }
@@ -264,7 +278,7 @@ impl Shared {
     }
 
     /// Reads what is at the front of the disk, here if the page cache has it, else on an I/O thread.
-    fn read_front<'a>(&'a self, mut state: Locked<'a>) -> Locked<'a> {
+    fn read_front<'a>(self: &'a Arc<Self>, mut state: Locked<'a>) -> Locked<'a> {
         let Some(mut job) = state.core.start_read() else { return state };
         let file = self.pool.file();
         let mut ahead = mem::take(&mut state.trailers);

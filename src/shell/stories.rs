@@ -274,12 +274,12 @@ fn c08_who_waits_for_slots_is_told_when_they_have_been_given_back() {
     #[derive(Default)]
     struct Waits(AtomicUsize);
     impl Member for Waits {
-        fn memory_came(&self) {}
-        fn slots_came(&self) -> bool {
+        fn memory_came(self: Arc<Self>) {}
+        fn slots_came(self: Arc<Self>) -> bool {
             self.0.fetch_add(1, SeqCst);
             true
         }
-        fn squeeze(&self) -> bool {
+        fn squeeze(self: Arc<Self>) -> bool {
             false
         }
         fn stats(&self) -> SpillStats {

@@ -30,7 +30,7 @@ const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
 pub(super) fn buffer(builder: Builder, platform: impl Platform + 'static) -> (SpillBuffer, Arc<Shared>) {
-    let shared = Shared::on(&builder.settings().check().unwrap(), Arc::new(platform));
+    let shared = Shared::on(&builder.settings().check().unwrap(), Some(Arc::new(platform)));
     (SpillBuffer::of(shared.clone()), shared)
 }
 
@@ -52,6 +52,29 @@ pub(super) fn within<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Se
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             std::panic::resume_unwind(worker.join().expect_err("it ended without a result"))
         }
+    }
+}
+
+/// A waker keeps a task alive, and with it what that task holds, which may be the other half: so neither a writer that has
+/// ended keeps one, whether something followed from its end or nothing did, nor one that is told that it had failed.
+#[test]
+fn c12_a_writer_that_has_ended_keeps_no_waker() {
+    struct Task;
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+    for (quiet, failed) in [(true, false), (false, false), (false, true)] {
+        let (buffer, shared) = buffer(small(), Scripted::default());
+        let (mut writer, _reader) = buffer.into_split();
+        let task = Arc::new(Task);
+        // As one that was polled again before it was woken leaves it.
+        shared.raw_lock().writer.waker = Some(Waker::from(task.clone()));
+        shared.raw_lock().quiet = quiet;
+        if failed {
+            writer.abort("it has failed");
+        }
+        assert_eq!(writer.end().is_err(), failed);
+        assert_eq!(Arc::strong_count(&task), 1, "quiet: {quiet}, failed: {failed}");
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::{
     io::IoSlice,
+    ops::ControlFlow,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 
 use super::{Locked, Shared};
-use crate::{block::Block, core::Room, error::SpillError};
+use crate::{block::Block, core::Room, error::SpillError, sync::Arc};
 
 /// Up to this many bytes are copied under the lock; more would keep the reader from it.
 const SHORT: usize = 4 << 10;
@@ -17,21 +18,33 @@ const SHORT: usize = 4 << 10;
 const MOST: usize = 1 << 20;
 
 impl Shared {
-    /// Takes a short write whole and says so, where nothing would follow from it. This is what most writes of a stream of
-    /// small pieces are, and it costs less than the copy.
+    /// Takes a short write whole, where nothing follows from it; else the lock is for [`write_under`](Self::write_under). This is what most
+    /// writes of a stream of small pieces are, and it costs less than the copy.
     #[inline]
-    pub(crate) fn write_quietly(&self, src: &[u8]) -> bool {
-        if src.is_empty() || src.len() > SHORT {
-            return false;
+    pub(crate) fn write_quietly(self: &Arc<Self>, src: &[u8]) -> ControlFlow<(), Locked<'_>> {
+        let mut state = self.raw_lock();
+        if state.quiet && (1..=SHORT).contains(&src.len()) && state.core.append_quietly(src) {
+            return ControlFlow::Break(());
         }
-        let state = &mut *self.raw_lock();
-        state.quiet && state.core.append_quietly(src)
+        ControlFlow::Continue(self.locked(state))
     }
 
     /// Takes what there is room for, at least a byte if there is one to take.
-    pub(crate) fn poll_write(&self, cx: &Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize, SpillError>> {
+    pub(crate) fn poll_write(
+        self: &Arc<Self>,
+        cx: &Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize, SpillError>> {
+        self.write_under(self.lock(), cx, bufs)
+    }
+
+    pub(crate) fn write_under<'a>(
+        self: &'a Arc<Self>,
+        mut state: Locked<'a>,
+        cx: &Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize, SpillError>> {
         let mut taken = 0;
-        let mut state = self.lock();
         state.writer.goes_on();
         for buf in bufs {
             let mut rest = &buf[..];
@@ -74,7 +87,11 @@ impl Shared {
     }
 
     /// Takes an item whole, unless an earlier one still waits for room; then it stays in `item`.
-    pub(crate) fn poll_write_bytes(&self, cx: &Context<'_>, item: &mut Bytes) -> Poll<Result<(), SpillError>> {
+    pub(crate) fn poll_write_bytes(
+        self: &Arc<Self>,
+        cx: &Context<'_>,
+        item: &mut Bytes,
+    ) -> Poll<Result<(), SpillError>> {
         let mut state = self.lock();
         state.writer.goes_on();
         if item.is_empty() {
@@ -97,7 +114,11 @@ impl Shared {
     }
 
     /// Takes a long item without the lock, if the block that is being filled has room for all of it; else nothing of it.
-    fn take_at_once<'a>(&'a self, mut state: Locked<'a>, item: &[u8]) -> (Locked<'a>, Result<bool, SpillError>) {
+    fn take_at_once<'a>(
+        self: &'a Arc<Self>,
+        mut state: Locked<'a>,
+        item: &[u8],
+    ) -> (Locked<'a>, Result<bool, SpillError>) {
         if item.len() <= SHORT {
             return (state, Ok(false));
         }
@@ -111,7 +132,12 @@ impl Shared {
     }
 
     /// Copies without the lock into the block that is being filled, as much as fits.
-    fn fill<'a>(&'a self, state: Locked<'a>, mut block: Block, src: &[u8]) -> (Locked<'a>, Result<usize, SpillError>) {
+    fn fill<'a>(
+        self: &'a Arc<Self>,
+        state: Locked<'a>,
+        mut block: Block,
+        src: &[u8],
+    ) -> (Locked<'a>, Result<usize, SpillError>) {
         let checksum = state.core.keeps_the_disk_busy() && self.stream.codec.verifies();
         state.pause();
         block.append(src);
@@ -125,7 +151,7 @@ impl Shared {
     }
 
     /// Ready when an item can be taken.
-    pub(crate) fn poll_item_room(&self, cx: &Context<'_>) -> Poll<Result<(), SpillError>> {
+    pub(crate) fn poll_item_room(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Result<(), SpillError>> {
         let mut state = self.lock();
         state.writer.goes_on();
         match state.core.check_item_room() {
@@ -139,7 +165,7 @@ impl Shared {
     }
 
     /// Takes an item that [`poll_item_room`](Self::poll_item_room) has made way for.
-    pub(crate) fn send(&self, mut item: Bytes) -> Result<(), SpillError> {
+    pub(crate) fn send(self: &Arc<Self>, mut item: Bytes) -> Result<(), SpillError> {
         if item.is_empty() {
             return self.lock().core.check_write();
         }
