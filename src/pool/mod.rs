@@ -144,6 +144,7 @@ impl Pool {
     ) -> Arc<Self> {
         let geometry = Geometry::new(options.limits.block);
         let counts = AtomicBool::new(shared.is_none());
+        // Not `Arc::new`: that makes it on the stack first and copies it.
         Arc::new_cyclic(|_| Self {
             counts,
             platform,

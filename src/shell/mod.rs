@@ -127,6 +127,7 @@ impl Shared {
         process_wide!(NEXT: AtomicU64 = AtomicU64::new(1));
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let lender = pool.lender();
+        // Not `Arc::new`: that makes it on the stack first and copies it.
         let this = Arc::new_cyclic(|_| Self {
             stream: Stream { id, codec: Codec::new(options.verify && !options.limits.encrypt) },
             pool,
