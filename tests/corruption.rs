@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs,
     io::{BufRead, Read, Write},
+    ops::Range,
     os::unix::fs::FileExt,
     sync::{
         Arc,
@@ -36,8 +37,9 @@ const BLOCK: usize = 32 * KIB;
 /// The payloads begin here; before them lie the trailers, all in one row.
 const HEADER: u64 = 64 << 10;
 const TRAILER: usize = 32;
-/// Where a trailer has the payload's length, and its place in the stream.
+/// Where a trailer has the payload's length, whose it is, and its place in the stream.
 const LENGTH: usize = 4;
+const OWNER: Range<usize> = 8..16;
 const INDEX: usize = 16;
 
 fn pool(scratch: &Scratch) -> PoolBuilder {
@@ -79,11 +81,16 @@ impl Held {
 }
 
 /// The slots that hold what one of `streams` wrote there at some time.
+///
+/// Whose a slot is its bytes tell, for an owner's number is not known here; but eight bytes or fewer may be several streams'. Those
+/// were passed over once, and what was lost of them by a cut came as an error that nobody had caused. So the owner's number in
+/// the trailer of a longer one tells it of the short ones.
 fn slots(file: &fs::File, streams: usize) -> Vec<Held> {
     let mut trailers = vec![0; HEADER as usize];
     let n = file.read_at(&mut trailers, 0).unwrap();
     let len_of_file = file.metadata().unwrap().len();
-    let mut found = Vec::new();
+    let (mut found, mut owners) = (Vec::new(), HashMap::new());
+    let mut short = Vec::new();
     for (slot, trailer) in trailers[..n].chunks_exact(TRAILER).enumerate().filter(|(_, trailer)| trailer[0] != 0) {
         let slot = slot as u64;
         let index = u64::from_le_bytes(*trailer[INDEX..].first_chunk().unwrap());
@@ -94,8 +101,21 @@ fn slots(file: &fs::File, streams: usize) -> Vec<Held> {
         }
         let mut head = [0; 16];
         let n = file.read_at(&mut head, payload_at(slot)).unwrap().min(len);
-        let is_of = |stream: &usize| n > 8 && head[..n] == *pattern(origin(*stream) + index, n);
-        found.extend((0..streams).find(is_of).map(|stream| Held { slot, stream, index, len }));
+        let is_of = |stream: &usize| n > 0 && head[..n] == *pattern(origin(*stream) + index, n);
+        let those: Vec<_> = (0..streams).filter(is_of).map(|stream| Held { slot, stream, index, len }).collect();
+        let owner = trailer[OWNER].to_vec();
+        match &those[..] {
+            [one] if n > 8 => {
+                owners.insert(owner, one.stream);
+                found.push(*one);
+            }
+            _ => short.push((owner, those)),
+        }
+    }
+    for (owner, those) in short {
+        let stream = owners.get(&owner).copied();
+        // Where nothing longer of it is here, it is whoever's it can be.
+        found.extend(those.into_iter().find(|held| stream.is_none_or(|stream| held.stream == stream)));
     }
     found
 }
@@ -449,10 +469,12 @@ impl Round {
         }
     }
 
-    /// Cuts the file while nothing moves, and says what was behind the cut.
-    fn cut(&self, file: &fs::File, past: &mut Past, random: &mut Random) -> Vec<Place> {
+    /// Cuts the file while nothing moves, and says what was behind the cut. What stands still may be asked for its memory by the
+    /// pool, and go to disk; should that have happened between the look and the cut, nobody knows what was lost: `Err`.
+    fn cut(&self, file: &fs::File, past: &mut Past, random: &mut Random) -> Result<Vec<Place>, ()> {
         self.stop_and_wait.store(true, Ordering::SeqCst);
         still(&self.pool);
+        let before = self.pool.stats();
         let mut held = slots(file, STREAMS);
         held.retain(|held| self.is_live(*held) || self.controls[held.stream].stats().read < held.index + BLOCK as u64);
         let mut lost = Vec::new();
@@ -463,8 +485,11 @@ impl Round {
             past.struck.extend(held.iter().map(|held| held.slot));
             lost.extend(held.into_iter().map(Held::place));
         }
+        // A write that was on its way counts when it is done.
+        still(&self.pool);
+        let stood_still = self.pool.stats() == before;
         self.stop_and_wait.store(false, Ordering::SeqCst);
-        lost
+        if stood_still { Ok(lost) } else { Err(()) }
     }
 }
 
@@ -541,10 +566,14 @@ fn round(scratch: &Scratch, seed: u64, tally: &mut Tally) {
             continue;
         }
         if what == 6 {
-            let lost = shared.cut(&file, &mut past, &mut random);
-            past.story.push(format!("cut {lost:?}"));
-            hits.extend(lost);
-            cut = true;
+            match shared.cut(&file, &mut past, &mut random) {
+                Ok(lost) => {
+                    past.story.push(format!("cut {lost:?}"));
+                    hits.extend(lost);
+                    cut = true;
+                }
+                Err(()) => clear = false,
+            }
             continue;
         }
         let how = HITS[random.below(HITS.len())];
