@@ -2,7 +2,8 @@
 //! stream and against a bare loop in the same run. Content is checked.
 //!
 //! `cargo bench --bench pool` prints the table, names each line that falls short, and fails then. `MIB` in the
-//! environment sets the size of a stream (8), `STREAMS` their number (1000), `ROUNDS` the rounds (3).
+//! environment sets the size of a stream (8), `STREAMS` their number (1000), `ROUNDS` the rounds (3); `SCENARIO` runs one
+//! alone (`many`, `one`, `empty`, `hog`) and prints what it saw.
 
 // Speeds are printed, not compared to the last digit.
 #![allow(clippy::cast_precision_loss)]

@@ -233,12 +233,6 @@ impl Core {
         Ok(())
     }
 
-    /// Whether neither side has ended.
-    #[inline]
-    pub(crate) fn is_open(&self) -> bool {
-        self.ends.are_open()
-    }
-
     pub(crate) fn reader_is_gone(&self) -> bool {
         self.ends.reader_is_gone()
     }

@@ -180,7 +180,7 @@ pub(crate) struct Model {
     read_fault: Option<u64>,
     /// It waits for memory of its lender.
     lacks: bool,
-    /// The last settling was.
+    /// The last settling was [quiet](Core::settle_if_quiet).
     quiet: bool,
 }
 

@@ -51,7 +51,7 @@ impl Core {
     #[inline]
     pub(crate) fn append_quietly(&mut self, src: &[u8]) -> bool {
         debug_assert!(self.is_quiet(), "{self:?}");
-        if !self.is_open() || !(matches!(self.tail, Tail::Filling(_)) || self.begins_a_block()) {
+        if !self.ends.are_open() || !(matches!(self.tail, Tail::Filling(_)) || self.begins_a_block()) {
             return false;
         }
         let Tail::Filling(fill) = &mut self.tail else { return false };

@@ -194,15 +194,10 @@ impl Shared {
     /// The writing half is gone, and its waker with it.
     pub(crate) fn drop_writer(self: &Arc<Self>) {
         let mut state = self.lock();
+        let refused = state.core.fail(SpillError::WriterDropped);
         let waker = state.writer.waker.take();
-        if state.core.is_open() {
-            let _ = state.core.fail(SpillError::WriterDropped);
-            drop(state);
-        } else {
-            // An end stands already.
-            state.pause();
-        }
-        drop(waker);
+        drop(state);
+        drop((refused, waker));
     }
 
     /// The writing half says that this is the end: it needs no waker any more.

@@ -76,6 +76,16 @@ fn c12_a_writer_that_has_ended_keeps_no_waker() {
         assert_eq!(writer.end().is_err(), failed);
         assert_eq!(Arc::strong_count(&task), 1, "quiet: {quiet}, failed: {failed}");
     }
+    // Nor does either half that was dropped without a word, as long as the other is there.
+    let task = Arc::new(Task);
+    let (one, shared) = buffer(small(), Scripted::default());
+    let (writer, reader) = one.into_split();
+    shared.raw_lock().writer.waker = Some(Waker::from(task.clone()));
+    shared.raw_lock().reader.waker = Some(Waker::from(task.clone()));
+    drop(writer);
+    assert_eq!(Arc::strong_count(&task), 2);
+    drop(reader);
+    assert_eq!(Arc::strong_count(&task), 1);
 }
 
 /// Waits for what I/O threads do by themselves, for a bounded time.

@@ -18,8 +18,8 @@ const SHORT: usize = 4 << 10;
 const MOST: usize = 1 << 20;
 
 impl Shared {
-    /// Takes a short write whole, where nothing follows from it; else the lock is for [`write_under`](Self::write_under). This is what most
-    /// writes of a stream of small pieces are, and it costs less than the copy.
+    /// Takes a short write whole, where nothing follows from it; else the lock is for [`write_under`](Self::write_under). This
+    /// is what most writes of a stream of small pieces are, and it costs less than the copy.
     #[inline]
     pub(crate) fn write_quietly(self: &Arc<Self>, src: &[u8]) -> ControlFlow<(), Locked<'_>> {
         let mut state = self.raw_lock();

@@ -212,6 +212,14 @@ fn write_next(core: &mut Core, slot: u64) -> u64 {
     want
 }
 
+/// Writes as long as something is to be written, into slots from here on; says which is the first that was not needed.
+fn write_all(core: &mut Core, mut slot: u64) -> u64 {
+    while core.wants_write().is_some() {
+        slot += write_next(core, slot);
+    }
+    slot
+}
+
 /// Eight blocks: two that the reader has taken, three read ahead of four on disk, two in memory behind them.
 fn read_ahead(slots: u64) -> Core {
     let mut core = Core::new(of(8, slots, OnFull::Wait), None);
@@ -278,10 +286,7 @@ fn c04_what_was_read_ahead_is_one_run_again_when_others_need_its_memory() {
 #[test]
 fn c03_nothing_is_written_while_most_of_the_memory_is_free() {
     let mut core = wide_and_spilling();
-    let mut slot = 100;
-    while core.wants_write().is_some() {
-        slot += write_next(&mut core, slot);
-    }
+    write_all(&mut core, 100);
     assert_eq!(core.stats().memory_held, 4 * 64);
     for _ in 0..4 {
         consume_a_block(&mut core);
@@ -320,10 +325,7 @@ fn c03_what_is_lent_is_no_part_of_the_window() {
 #[test]
 fn c03_short_blocks_are_written_when_little_room_is_left_though_a_batch_they_never_make() {
     let mut core = wide_and_spilling();
-    let mut slot = 100;
-    while core.wants_write().is_some() {
-        slot += write_next(&mut core, slot);
-    }
+    write_all(&mut core, 100);
     core.disk.ahead = true;
     while core.memory.free() > 4 * 64 {
         assert!(core.wants_write().is_none(), "there is room to wait for more: {}", core.memory.free());
@@ -339,10 +341,7 @@ fn c03_a_small_window_is_never_waited_for() {
     let mut core = core();
     fill_and_park(&mut core, 0);
     spilling(&mut core, 0);
-    let mut slot = 0;
-    while core.wants_write().is_some() {
-        slot += write_next(&mut core, slot);
-    }
+    write_all(&mut core, 0);
     assert!(matches!(core.room(), Ok(Room::Bytes(64))));
     core.append(&[7; 64]);
     assert_eq!(core.wants_write(), Some(1));
@@ -399,10 +398,7 @@ fn c08_a_writer_that_rather_fails_waits_for_memory_while_the_disk_has_room() {
     fill_and_park(&mut core, 0);
     spilling(&mut core, 0);
     assert!(!core.squeeze() && core.squeeze());
-    let mut slot = 0;
-    while core.wants_write().is_some() {
-        slot += write_next(&mut core, slot);
-    }
+    write_all(&mut core, 0);
     assert!(budget.take(budget.available(Purpose::Read) * 64, Purpose::Read), "others have the rest");
     assert_eq!(core.room().unwrap(), Room::Full, "the disk takes what others have");
     budget.set_exhausted(true);
@@ -415,14 +411,9 @@ fn c04_where_memory_is_short_for_all_everything_goes_to_disk() {
     let mut core = Core::new(of(8, u64::MAX, OnFull::Wait), Some(budget.clone()));
     fill_and_park(&mut core, 0);
     core.disk.spilling = true;
-    let mut slot = 0;
-    while core.wants_write().is_some() {
-        slot += write_next(&mut core, slot);
-    }
+    let slot = write_all(&mut core, 0);
     assert_eq!(core.memory.held(), 2 * 64, "there is enough");
     assert!(budget.take(budget.available(Purpose::Read) * 64, Purpose::Read));
-    while core.wants_write().is_some() {
-        slot += write_next(&mut core, slot);
-    }
+    write_all(&mut core, slot);
     assert_eq!(core.memory.held(), 0);
 }
