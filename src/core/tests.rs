@@ -659,6 +659,15 @@ fn c02_only_what_has_no_consequences_is_written_and_read_quietly() {
     assert_eq!(core.look_quietly(1), None, "a reader that has ended is told how");
 }
 
+/// The block for a short write was taken before it was asked whether that leaves it with room. It does not, so nothing was
+/// written; an empty buffer held a block, which another of its pool might wait for.
+#[test]
+fn c04_what_is_not_written_quietly_takes_no_block() {
+    let mut core = core();
+    assert!(!core.append_quietly(&[7; 64]));
+    assert_eq!(core.stats().memory_held, 0);
+}
+
 /// Others may wait for the block that comes free.
 #[test]
 fn c04_what_frees_memory_of_all_is_not_read_quietly() {

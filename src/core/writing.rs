@@ -51,7 +51,7 @@ impl Core {
     #[inline]
     pub(crate) fn append_quietly(&mut self, src: &[u8]) -> bool {
         debug_assert!(self.is_quiet(), "{self:?}");
-        if !self.ends.are_open() || !(matches!(self.tail, Tail::Filling(_)) || self.begins_a_block()) {
+        if !self.ends.are_open() || !(matches!(self.tail, Tail::Filling(_)) || self.begins_a_block_for(src.len())) {
             return false;
         }
         let Tail::Filling(fill) = &mut self.tail else { return false };
@@ -66,10 +66,10 @@ impl Core {
         true
     }
 
-    /// Kept apart, for most short writes find a block.
+    /// Takes none that would be left empty. Kept apart, for most short writes find a block.
     #[inline(never)]
-    fn begins_a_block(&mut self) -> bool {
-        self.tail_room().is_some()
+    fn begins_a_block_for(&mut self, len: usize) -> bool {
+        self.next_block().is_some_and(|size| len < size) && self.tail_room().is_some()
     }
 
     /// Whether what is written now is likely to go to disk, and those who write it there have no time to spare.
