@@ -13,9 +13,12 @@ use std::{
     hint::black_box,
     os::unix::fs::FileExt,
     process::{Command, ExitCode},
+    sync::mpsc::sync_channel,
+    thread,
     time::{Duration, Instant},
 };
 
+use crc_fast::crc32_iscsi;
 use spillbuffer::{SpillBuffer, SpillPool, SpillReader, SpillWriter};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -227,15 +230,23 @@ fn kept_up_with(hog: bool) -> (Duration, f64) {
 }
 
 /// Where memory begins decides how fast the kernel copies between it and the page cache, on some processors by half; so both
-/// sides have the same, once at its best and once as a long `Vec` has it.
+/// sides have the same, once at its best and once as a long `Vec` has it. A bare ring beside it is what any two threads reach.
 fn bursts() -> Vec<Line> {
     [(0, "from and to the beginning of a page"), (16, "from and to an ordinary Vec, 16 bytes behind it")]
-        .map(|(off, what)| {
-            let ratio = |_| recycled(64 << 20, off) / burst(64 << 20, off);
-            let mut ratios: Vec<_> = (0..number("ROUNDS", 3)).map(ratio).collect();
-            at_least(&format!("bursts of 64 MiB {what}: of a raw loop"), median(&mut ratios), 0.7)
+        .into_iter()
+        .flat_map(|(off, what)| {
+            let round = |_| {
+                let raw = recycled(64 << 20, off);
+                (raw / burst(64 << 20, off), raw / ring(64 << 20, off))
+            };
+            let (mut ours, mut rings): (Vec<_>, Vec<_>) = (0..number("ROUNDS", 3)).map(round).unzip();
+            let is = format!("{:.2}", median(&mut rings));
+            [
+                at_least(&format!("bursts of 64 MiB {what}: of a raw loop"), median(&mut ours), 0.7),
+                Line { what: "    the same through a bare ring".into(), is, bound: String::new(), holds: true },
+            ]
         })
-        .into()
+        .collect()
 }
 
 /// Memory that begins so many bytes behind a page's beginning.
@@ -301,6 +312,56 @@ fn recycled(bytes: u64, off: usize) -> f64 {
         }
     }
     start.elapsed().as_secs_f64()
+}
+
+/// The same by two threads and nothing else, in a pool's window and through a region that is written again and again: a copy and
+/// a checksum into a ring while the other thread writes; then reading in place, and a checksum. No ledger, limits, ends, trailers.
+fn ring(bytes: u64, off: usize) -> f64 {
+    const BLOCK: usize = 256 << 10;
+    let file: fs::File = tempfile::tempfile_in(env::temp_dir()).unwrap();
+    let mut memory = Placed::new(1 << 20, off);
+    let buf = memory.get();
+    let blocks = buf.len() / BLOCK;
+    let (free, to_fill) = sync_channel(blocks);
+    let (full, to_write) = sync_channel::<(Vec<u8>, u64)>(blocks);
+    for _ in 0..blocks {
+        free.send(vec![0; BLOCK]).unwrap();
+    }
+    thread::scope(|scope| {
+        let (again, file) = (free.clone(), &file);
+        scope.spawn(move || {
+            for (block, at) in to_write {
+                file.write_all_at(&block, at).unwrap();
+                again.send(block).unwrap();
+            }
+        });
+        let mut start = Instant::now();
+        for round in 0..17 {
+            if round == 1 {
+                start = Instant::now();
+            }
+            let mut sums = Vec::new();
+            for at in (0..bytes).step_by(BLOCK) {
+                let mut block = to_fill.recv().unwrap();
+                block.copy_from_slice(&buf[at as usize % buf.len()..][..BLOCK]);
+                sums.push(crc32_iscsi(&block));
+                full.send((block, at)).unwrap();
+            }
+            // All is written when all blocks are back.
+            let back: Vec<_> = to_fill.iter().take(blocks).collect();
+            for block in back {
+                free.send(block).unwrap();
+            }
+            for (at, sum) in (0..bytes).step_by(BLOCK).zip(sums) {
+                let from = at as usize % buf.len();
+                let part = &mut buf[from..][..BLOCK];
+                file.read_exact_at(part, at).unwrap();
+                assert_eq!(crc32_iscsi(part), sum);
+            }
+        }
+        drop(full);
+        start.elapsed().as_secs_f64()
+    })
 }
 
 // ---- what the scenarios share ----
