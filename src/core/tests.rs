@@ -668,6 +668,17 @@ fn c04_what_is_not_written_quietly_takes_no_block() {
     assert_eq!(core.stats().memory_held, 0);
 }
 
+/// A mutant that no test told settled quickly here: a failed stream's blocks stayed until something else happened to it.
+#[test]
+fn c12_what_is_given_up_is_handed_out_by_the_next_settling() {
+    let mut core = core();
+    core.room().unwrap();
+    core.append(&[7; 10]);
+    core.end_reader(SpillError::cancelled("no more")).unwrap();
+    assert!(core.settle_if_quiet().is_none());
+    assert_eq!(core.settle(0).blocks.len(), 1);
+}
+
 /// Others may wait for the block that comes free.
 #[test]
 fn c04_what_frees_memory_of_all_is_not_read_quietly() {
