@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use crate::copy;
+
 /// Freed memory that is kept for the next block, in bytes, for the whole process. A stream that
 /// keeps up takes and returns a block every few microseconds: without this each would go through the
 /// allocator, and fresh pages cost ten times as much as warm ones.
@@ -84,10 +86,10 @@ impl Block {
         let end = self.start + self.len;
         let warm = self.bytes.len() - end;
         if n <= warm {
-            self.bytes[end..end + n].copy_from_slice(&src[..n]);
+            copy::copy(&src[..n], &mut self.bytes[end..end + n]);
         } else {
-            self.bytes[end..].copy_from_slice(&src[..warm]);
-            self.bytes.extend_from_slice(&src[warm..n]);
+            copy::copy(&src[..warm], &mut self.bytes[end..]);
+            copy::append(&src[warm..n], &mut self.bytes);
         }
         self.len += n;
         self.checksum = None;

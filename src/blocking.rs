@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     control::Control,
+    copy,
     error::SpillError,
     reader::SpillReader,
     shell::Target,
@@ -184,7 +185,7 @@ impl Target for Slice<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        self.space(bytes.len()).copy_from_slice(bytes);
+        copy::copy(bytes, self.space(bytes.len()));
         self.filled += bytes.len();
     }
 

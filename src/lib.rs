@@ -9,6 +9,7 @@ mod builder;
 mod chunk;
 mod clock;
 mod control;
+mod copy;
 mod core;
 mod drain;
 mod error;

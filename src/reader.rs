@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     blocking::BlockingReader,
     control::Control,
+    copy,
     error::SpillError,
     shell::{Shared, Target, View},
     stats::SpillStats,
@@ -186,7 +187,12 @@ impl Target for ReadBuf<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        self.put_slice(bytes);
+        if copy::needs_strides(bytes, || self.filled().as_ptr_range().end.addr()) {
+            copy::put_in_strides(bytes, self);
+        } else {
+            // Its own way takes fewer steps, which counts where the bytes are few.
+            self.put_slice(bytes);
+        }
     }
 
     fn space(&mut self, len: usize) -> &mut [u8] {

@@ -23,7 +23,7 @@ use super::{
     segment::Ended,
     settle::{Faults, Settled, dropped, poll_stopped},
 };
-use crate::chunk::take_off;
+use crate::{chunk::take_off, copy};
 
 /// What comes out of a pipeline, to be read; made by [`Pipeline::into_reader`](super::Pipeline::into_reader).
 ///
@@ -161,7 +161,7 @@ impl AsyncRead for PipelineReader<'_> {
         let this = self.get_mut();
         if buf.remaining() > 0 && ready!(this.poll_show(cx))? {
             let n = this.chunk.len().min(buf.remaining());
-            buf.put_slice(&this.chunk[..n]);
+            copy::put(&this.chunk[..n], buf);
             take_off(&mut this.chunk, n);
         }
         Poll::Ready(Ok(()))

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     block::Block,
+    copy::{copied, is_slow},
     core::Front,
     error::SpillError,
     storage::{Progress, Wanted},
@@ -40,10 +41,9 @@ pub(crate) trait Target {
     fn advance(&mut self, n: usize);
 }
 
-/// Whether the kernel copies into this memory as fast as into any. Where memory begins a few bytes behind a page, copying from
-/// a page takes two to six times as long on some processors; a block in between costs less.
+/// Whether the kernel copies from a page into this memory as fast as into any; if not, a block in between costs less.
 fn is_well_placed(memory: &[u8]) -> bool {
-    !(1..32).contains(&(memory.as_ptr().addr() % 4096))
+    !is_slow(0, memory.as_ptr().addr())
 }
 
 /// What a reader looks into, at the front of the backlog. Its block still counts as the buffer's, so it
@@ -210,7 +210,7 @@ impl Shared {
                 Front::Block { block, at } => return Poll::Ready(Ok(Some(self.chunk(state, block, at)))),
                 Front::Tail(unread) if unread > STEAL => state.core.seal_tail(),
                 Front::Tail(unread) => {
-                    let bytes = Bytes::copy_from_slice(state.core.tail_unread());
+                    let bytes = copied(state.core.tail_unread());
                     state.core.consume(unread);
                     return Poll::Ready(Ok(Some(bytes)));
                 }
@@ -240,7 +240,7 @@ impl Shared {
             return Lent { shared: Arc::clone(self), block: Some(block), from: at }.into_bytes();
         }
         drop(state);
-        let bytes = Bytes::copy_from_slice(&block.filled()[at..]);
+        let bytes = copied(&block.filled()[at..]);
         let mut state = self.lock();
         state.core.consume(n);
         state.core.put_back(block);

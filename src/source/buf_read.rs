@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::io::AsyncBufRead;
 
 use super::Source;
-use crate::within::within;
+use crate::{copy::copied, within::within};
 
 /// The most that is copied out at a time.
 const CHUNK: usize = 64 << 10;
@@ -34,7 +34,7 @@ impl<R: AsyncBufRead + Unpin> Source for BufReadSource<R> {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Box<dyn Error + Send + Sync>>>> {
         let mut reader = Pin::new(&mut self.inner);
         let shown = match ready!(reader.as_mut().poll_fill_buf(cx)) {
-            Ok(shown) => Bytes::copy_from_slice(&shown[..shown.len().min(CHUNK)]),
+            Ok(shown) => copied(&shown[..shown.len().min(CHUNK)]),
             Err(error) => return Poll::Ready(Some(Err(error.into()))),
         };
         reader.consume(shown.len());

@@ -4,6 +4,8 @@ use std::{collections::VecDeque, fmt, mem, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::copy::{copied, copy};
+
 /// How many made bytes a stage holds where nothing else is asked for.
 pub(crate) const DEFAULT_LIMIT: usize = 64 << 10;
 
@@ -75,7 +77,7 @@ impl Output {
                 break;
             }
             let n = spare.len().min(bytes.len());
-            spare[..n].copy_from_slice(&bytes[..n]);
+            copy(&bytes[..n], &mut spare[..n]);
             self.advance(n);
             bytes = &bytes[n..];
             put += n;
@@ -176,7 +178,7 @@ impl Output {
         let filled = mem::take(&mut self.filled);
         let chunk = if filled < self.scratch.len() / 2 {
             // A few bytes must not keep a whole block, nor leave a part of one behind that is too short to be filled well.
-            Bytes::copy_from_slice(&self.scratch[..filled])
+            copied(&self.scratch[..filled])
         } else {
             self.spent = mem::take(&mut self.scratch).freeze();
             self.spent.slice(..filled)

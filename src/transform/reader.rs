@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     chunk::take_off,
+    copy,
     source::{BufReadSource, ReadSource, Source, StreamSource},
     within::Within,
 };
@@ -220,7 +221,7 @@ impl<S: Source, T: Transform> AsyncRead for TransformReader<S, T> {
         let this = self.get_mut();
         if buf.remaining() > 0 && ready!(this.poll_show(cx))? {
             let n = this.chunk.len().min(buf.remaining());
-            buf.put_slice(&this.chunk[..n]);
+            copy::put(&this.chunk[..n], buf);
             take_off(&mut this.chunk, n);
         }
         Poll::Ready(Ok(()))

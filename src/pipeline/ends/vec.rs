@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{drain::Drain, within::within};
+use crate::{copy::append, drain::Drain, within::within};
 
 /// Collects bytes in a vector; made by [`Pipeline::into_vec`](crate::pipeline::Pipeline::into_vec).
 ///
@@ -22,7 +22,7 @@ within!(VecDrain);
 
 impl Drain for VecDrain {
     fn poll_write(&mut self, _: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Box<dyn Error + Send + Sync>>> {
-        self.inner.extend_from_slice(&mem::take(chunk));
+        append(&mem::take(chunk), &mut self.inner);
         Poll::Ready(Ok(()))
     }
 
