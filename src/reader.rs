@@ -187,12 +187,8 @@ impl Target for ReadBuf<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        if copy::needs_strides(bytes, || self.filled().as_ptr_range().end.addr()) {
-            copy::put_in_strides(bytes, self);
-        } else {
-            // Its own way takes fewer steps, which counts where the bytes are few.
-            self.put_slice(bytes);
-        }
+        let end = self.filled().as_ptr_range().end.addr();
+        copy::each_stride(bytes, end, |piece| self.put_slice(piece));
     }
 
     fn space(&mut self, len: usize) -> &mut [u8] {

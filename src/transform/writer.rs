@@ -18,6 +18,7 @@ use super::{
     stage::{Said, Stage},
 };
 use crate::{
+    copy,
     drain::{Drain, SinkDrain, WriteDrain},
     within::Within,
 };
@@ -306,7 +307,8 @@ impl<D: Drain, T: Transform> AsyncWrite for TransformWriter<D, T> {
             // Takes the old block again where nobody holds a part of it.
             this.buffer.reserve(PIECE.min(n.next_power_of_two().max(LEAST)));
         }
-        this.buffer.extend_from_slice(&bytes[..n]);
+        this.buffer.reserve(n);
+        copy::put(&bytes[..n], &mut this.buffer);
         let piece = this.buffer.split().freeze();
         this.take(piece)?;
         // Begun now and not with the next call, so that bytes are not held back. Where it must wait, the next
