@@ -16,6 +16,9 @@ use crate::{
 /// So often may nothing happen before it counts as a hang. The longest wait is the reader's excuse of 20 ms.
 const PATIENCE: usize = 60;
 
+/// So often time may pass to no avail before all counts as being at rest: longer than any grace or excuse takes.
+const VAIN: u32 = 50;
+
 /// What each that still can writes when the script is over, in blocks.
 const MORE: usize = 6;
 
@@ -303,15 +306,19 @@ impl Herd {
 
     /// What goes on by itself: I/O without faults, the pool's threads, the clock. Until there is nothing to do.
     fn background(&mut self) {
+        // While the file system is full, those who wait for it ask again each second, and tell each other that they have: that goes
+        // on for ever, and counts as rest. Time passes only when all have been told, so that telling comes to an end by itself.
+        let mut vain = 0;
         for _ in 0..1000 {
             let mut busy = self.punch.is_some();
             self.punched(true);
+            let time = self.with_pool(|pooled| pooled.tellers.is_empty());
             while let Some(teller) = self.with_pool(|pooled| pooled.tellers.pop()) {
                 self.tell(&teller);
             }
             for model in &mut self.models {
                 let due = model.core.deadline().map_or(0, |at| at.saturating_sub(model.now));
-                model.pass_time(due);
+                model.pass_time(if time { due } else { 0 });
                 model.settle();
                 if !model.is_writing() {
                     model.apply(&Op::Drive);
@@ -323,7 +330,9 @@ impl Herd {
             }
             self.serve();
             self.bury();
-            if !busy && self.with_pool(|pooled| pooled.tellers.is_empty()) {
+            vain = if busy { 0 } else { vain + u32::from(time) };
+            let told = self.with_pool(|pooled| pooled.tellers.is_empty());
+            if !busy && told && (time || vain >= VAIN) {
                 return self.no_turn_is_lost();
             }
         }

@@ -74,6 +74,8 @@ struct Member {
     codec: Box<dyn DecodeV2 + Send + Sync>,
     /// What has been taken of it for its head, and goes to the codec before the input does.
     held: Bytes,
+    /// What follows the head are gzip's flags.
+    flags_come: bool,
     /// The last piece of output was filled: the codec may have more, even without input.
     more: bool,
 }
@@ -232,6 +234,11 @@ impl Decompress {
         if input.is_empty() && member.held.is_empty() && !member.more {
             return Ok(Some(Flow::Continue));
         }
+        member.check_flags(input).map_err(|cause| DecompressError::Corrupt {
+            format: member.format,
+            taken: self.taken + 1,
+            cause: Arc::new(cause),
+        })?;
         let spare = output.spare();
         if spare.is_empty() {
             return Ok(Some(Flow::Full));
@@ -357,13 +364,33 @@ impl Member {
             // The others are never looked for where they are not built in.
             _ => Box::new(GzipDecoder::new()),
         };
-        Self { format, codec, held, more: false }
+        Self { format, codec, held, flags_come: format == Format::Gzip, more: false }
     }
 
     fn restart(&mut self, held: Bytes) -> io::Result<()> {
         self.held = held;
+        self.flags_come = self.format == Format::Gzip;
         self.more = false;
         self.codec.reinit()
+    }
+
+    /// Flags that nobody knows stand for fields that would be taken for data: RFC 1952 wants an error, and the codec does
+    /// not look.
+    fn check_flags(&mut self, input: &Bytes) -> io::Result<()> {
+        const RESERVED: u8 = 0b1110_0000;
+        if self.flags_come
+            && self.held.is_empty()
+            && let Some(flags) = input.first()
+        {
+            self.flags_come = false;
+            if flags & RESERVED != 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("its header has unknown flags: {flags:#04x}"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// How much was written, and whether the member has ended.
