@@ -54,6 +54,16 @@ fn main() -> ExitCode {
         let ratio = |&(plain, sealed)| take(plain).as_secs_f64() / take(sealed).as_secs_f64();
         median(rounds.iter().map(ratio).collect())
     };
+    for (name, side) in [("without", 0), ("with", 1)] {
+        let ms = |take: fn((Duration, Duration)) -> Duration| {
+            median(rounds.iter().map(|&(plain, sealed)| take([plain, sealed][side]).as_secs_f64() * 1e3).collect())
+        };
+        println!(
+            "{name}: a GiB written in {:.0} ms, read in {:.0} ms",
+            ms(|(written, _)| written),
+            ms(|(_, read)| read)
+        );
+    }
     let (written, read, all) = (of(|(written, _)| written), of(|(_, read)| read), of(|(written, read)| written + read));
     println!("of the speed without: writing {written:.2}, reading {read:.2}, together {all:.2}; at least {WANTED}");
     if all >= WANTED {

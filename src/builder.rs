@@ -101,8 +101,8 @@ impl Builder {
     /// [`verify`](Self::verify) says, and blocks are wiped when they are freed.
     ///
     /// Payload is never encrypted where it lies, for a reader may be about to take it: each I/O thread that writes, at most four
-    /// for a temp directory, has a block of its own for that, 64 KiB at most. This is besides the `memory_limit` of buffers,
-    /// whose whole window is theirs.
+    /// for a temp directory, has four blocks of its own for that, 256 KiB at most. This is besides the `memory_limit` of buffers,
+    /// whose whole window is theirs. Two of these threads may work for one buffer: one encrypts while the other writes.
     #[cfg(feature = "encryption")]
     pub fn encrypt(mut self, encrypt: bool) -> Self {
         self.settings.encrypt = Some(encrypt);

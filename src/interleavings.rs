@@ -90,10 +90,18 @@ fn moody_disk() -> Disk {
     })
 }
 
-/// So many blocks in memory and so many on disk.
+/// So many blocks in memory and so many on disk. Whether a second thread may write, as if encryption were worth it, is chance.
 fn options(memory: usize, slots: u64) -> Options {
     let disk = Some(Geometry::new(BLOCK).occupied(slots));
-    let limits = Limits { memory: memory * BLOCK, block: BLOCK, encrypt: false, disk, slots, on_full: OnFull::Wait };
+    let limits = Limits {
+        memory: memory * BLOCK,
+        block: BLOCK,
+        encrypt: false,
+        assisted: any_of(&[false, true]),
+        disk,
+        slots,
+        on_full: OnFull::Wait,
+    };
     Options { limits, place: Place { dir: Some("/".into()), allow_memory_backed: false }, verify: true }
 }
 

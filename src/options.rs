@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) verify: bool,
     /// None where nothing was said: wherever encryption is built in.
     pub(crate) encrypt: Option<bool>,
+    /// Two threads may write for one buffer also where nothing is encrypted; for tests.
+    pub(crate) assisted: bool,
 }
 
 impl Default for Settings {
@@ -48,6 +50,7 @@ impl Default for Settings {
             place: Place::default(),
             verify: true,
             encrypt: None,
+            assisted: false,
         }
     }
 }
@@ -85,6 +88,7 @@ impl Settings {
                 memory: self.memory_limit,
                 block,
                 encrypt,
+                assisted: encrypt || self.assisted,
                 disk: self.disk_limit,
                 slots,
                 on_full: self.on_full,
@@ -138,6 +142,7 @@ impl Settings {
                 memory: self.memory_limit,
                 block: pool.block,
                 encrypt: pool.encrypt,
+                assisted: pool.assisted,
                 disk: self.disk_limit.or(pool.disk),
                 slots,
                 on_full: self.on_full,
@@ -177,6 +182,8 @@ pub(crate) struct Limits {
     pub(crate) block: usize,
     /// What goes to disk is encrypted, and freed blocks are wiped.
     pub(crate) encrypt: bool,
+    /// Two threads may write for one buffer: what they do besides the file's own part is worth it.
+    pub(crate) assisted: bool,
     /// The `disk_limit` as the user gave it, for errors.
     pub(crate) disk: Option<u64>,
     /// How many slots that is; none never spills.

@@ -227,6 +227,13 @@ impl PoolBuilder {
         self.build_on(Arc::new(System))
     }
 
+    /// As if what is written were encrypted: two threads may write for one buffer.
+    #[cfg(test)]
+    pub(crate) fn assisted(mut self, assisted: bool) -> Self {
+        self.settings.assisted = assisted;
+        self
+    }
+
     pub(crate) fn build_on(self, platform: Arc<dyn Platform>) -> Result<SpillPool, SpillError> {
         let options = self.settings.clone().check()?;
         let limits = options.limits;

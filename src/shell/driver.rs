@@ -1,5 +1,5 @@
 //! Runs a buffer's jobs on an I/O thread: the one place where core and storage meet.
-//! Never runs twice at once for one buffer, and never holds its lock while the disk works.
+//! Never runs twice at once for one buffer, but for an assistant that writes, and never holds its lock while the disk works.
 
 use std::{
     any::Any,
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::Shared;
+use super::{Locked, Shared, State};
 use crate::{
     block::Block,
     clock,
@@ -51,7 +51,10 @@ impl Work for Shared {
                 }
                 Step::Create(offset) => self.create(offset),
                 Step::AskSpace => self.ask_space(),
-                Step::Write(job, file) => self.write_with_others(job, &file, lane),
+                Step::Write(job, file) => {
+                    self.call_assistant(lane);
+                    self.write_with_others(job, &file, lane);
+                }
                 Step::Read(job) => self.read(job),
             }
             linger = if lane.is_busy() { Duration::ZERO } else { began.elapsed().min(LINGER) };
@@ -61,6 +64,16 @@ impl Work for Shared {
 
     fn kind(&self) -> Option<usize> {
         Some(Arc::as_ptr(&self.pool).addr())
+    }
+}
+
+/// A second thread that writes for a buffer: where what is written is encrypted, one does that while the other has the file.
+/// It has no queue of its own and reads nothing; what it leaves, the driver does.
+struct Assistant(Arc<Shared>);
+
+impl Work for Assistant {
+    fn work(self: Arc<Self>, _: &Lane) -> bool {
+        (0..TURN).all(|_| self.0.assist())
     }
 }
 
@@ -83,14 +96,24 @@ impl Shared {
         if let Some(job) = state.missed.take() {
             return Step::Read(job);
         }
+        let (step, ends_turn) = self.next_write(&mut state);
+        let idle = matches!(step, Step::Idle);
+        state.lingering = idle && may_linger;
+        state.driving = !idle || may_linger;
+        self.release(state, ends_turn);
+        step
+    }
+
+    /// What is next of writing, and whether its turn in the pool's queue is over with that.
+    fn next_write(self: &Arc<Self>, state: &mut State) -> (Step, bool) {
         // One that still waits for its turn may be here for a read.
         let mut ends_turn = state.queued && !state.core.waits_for_slots();
         let step = loop {
             let Some(want) = state.core.wants_write() else { break Step::Idle };
             match self.pool.grant(want, self.stream.id, &self.member()) {
                 Grant::Slots(run, file) => break Step::Write(state.core.start_write(run), file),
-                Grant::NoFile => return Step::Create(state.core.stats().read),
-                Grant::AskSpace => return Step::AskSpace,
+                Grant::NoFile => return (Step::Create(state.core.stats().read), false),
+                Grant::AskSpace => return (Step::AskSpace, false),
                 Grant::Busy => state.core.slots_busy(clock::now()),
                 Grant::Full => {
                     state.core.no_slots();
@@ -99,15 +122,45 @@ impl Shared {
                 }
             }
         };
-        let idle = matches!(step, Step::Idle);
-        state.lingering = idle && may_linger;
-        state.driving = !idle || may_linger;
+        (step, ends_turn)
+    }
+
+    fn release(&self, mut state: Locked<'_>, ends_turn: bool) {
         if ends_turn {
             state.queued = false;
             drop(state);
             self.pool.end_turn(self.stream.id);
         }
-        step
+    }
+
+    /// Has another thread write too, if one is free and there is something for it.
+    fn call_assistant(self: &Arc<Self>, lane: &Lane) {
+        if !self.pool.limits().assisted || lane.is_busy() {
+            return;
+        }
+        let mut state = self.raw_lock();
+        if state.assisted || state.core.wants_write().is_none() {
+            return;
+        }
+        state.assisted = true;
+        drop(state);
+        if self.pool.submit(Arc::new(Assistant(Arc::clone(self)))).is_err() {
+            self.raw_lock().assisted = false;
+        }
+    }
+
+    /// Does one job of the assistant's, and says whether there was one.
+    fn assist(self: &Arc<Self>) -> bool {
+        let mut state = self.lock();
+        let (step, ends_turn) = self.next_write(&mut state);
+        state.assisted = matches!(step, Step::Write(..));
+        self.release(state, ends_turn);
+        let Step::Write(job, file) = step else { return false };
+        let turn = file.turn();
+        let progress = write_alone(&file, Part { stream: self.stream, run: job.run, blocks: &job.blocks });
+        drop(turn);
+        self.did_write(job, progress, &file, true);
+        true
     }
 
     fn create(self: &Arc<Self>, offset: u64) {
@@ -180,7 +233,7 @@ impl Shared {
                 if i < good {
                     return Progress { done: part.blocks.len(), fault: None };
                 }
-                guarded(|| file.write(part)).unwrap_or_else(|error| Progress { done: 0, fault: Some(error) })
+                write_alone(file, part)
             })
             .collect();
         drop(turn);
@@ -244,6 +297,10 @@ impl Shared {
         let error = SpillError::storage(StorageOp::Read, &self.pool.dir(), job.start, source);
         self.lock().core.did_read(job, 0, Some(error));
     }
+}
+
+fn write_alone(file: &SpillFile, part: Part<'_>) -> Progress<io::Error> {
+    guarded(|| file.write(part)).unwrap_or_else(|error| Progress { done: 0, fault: Some(error) })
 }
 
 /// Where a read job's bytes go.

@@ -60,6 +60,8 @@ pub(crate) struct State {
     next_closed: u64,
     /// In the lane's queue, or at work.
     driving: bool,
+    /// A second thread writes, or is about to.
+    assisted: bool,
     /// At work, and waits for the bell.
     lingering: bool,
     /// A read that the page cache could not serve.
@@ -139,6 +141,7 @@ impl Shared {
                 closed: Vec::new(),
                 next_closed: 0,
                 driving: false,
+                assisted: false,
                 lingering: false,
                 missed: None,
                 trailers: TrailersAhead::default(),

@@ -41,8 +41,9 @@ const GROW: u64 = 64 << 20;
 /// Trailers that are read at once and kept for the reads that follow: one system call for a MiB of the largest blocks.
 const TRAILERS_AHEAD: usize = 16;
 
-/// Slots that are sealed at a time, into memory that is nobody's window.
-const SEALED: usize = 1;
+/// Slots that are sealed at a time, into memory that is nobody's window: as many as a usual job has, for whoever waits for the
+/// file meanwhile sleeps, and is slow to wake.
+const SEALED: usize = 4;
 
 /// Slots that are read at a time: what has been read is checked while it is still in the processor's cache.
 const STEP: usize = 4;
@@ -180,9 +181,13 @@ impl SpillFile {
         self.geometry.slots_in_file(self.limit)
     }
 
-    /// The right to write. A file is written by one at a time whatever one does, and those who wait for it in the kernel do so
-    /// in a loop.
-    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+    /// The right to write, for a whole job; `None` where each call asks for it, so that one encrypts while another is written.
+    pub(crate) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        self.cipher.is_none().then(|| self.wait_turn())
+    }
+
+    /// A file is written by one at a time whatever one does, and those who wait for it in the kernel do so in a loop.
+    fn wait_turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -296,6 +301,7 @@ impl SpillFile {
     }
 
     fn write_all(&self, mut bufs: &mut [IoSlice<'_>], at: u64) -> (usize, Option<io::Error>) {
+        let _turn = self.cipher.as_ref().map(|_| self.wait_turn());
         let mut written = 0;
         while bufs.iter().any(|buf| !buf.is_empty()) {
             match self.raw.write_at(bufs, at + written as u64) {
