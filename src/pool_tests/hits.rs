@@ -142,6 +142,37 @@ fn c08_a_fault_of_one_that_is_written_with_others_hits_it_alone() {
     }
 }
 
+/// While one thread has the file, another is at the stream's next blocks: to encrypt them, where they are.
+#[test]
+fn c03_two_threads_write_for_one_stream_where_that_is_worth_it() {
+    let gate = Arc::new(RwLock::new(()));
+    let hooked = Hooked::new(Scripted::default(), {
+        let gate = Arc::clone(&gate);
+        move |call| {
+            if writes(call, 1) {
+                drop(gate.read());
+            }
+            Act::Go
+        }
+    });
+    let pool = SpillPool::builder().memory_limit(4 * MIB).assisted(true).temp_dir("/pool-assisted").build_on(hooked);
+    let pool = pool.unwrap();
+    with_pool(&pool.clone(), move || {
+        let closed = gate.write().unwrap();
+        let (writer, reader) = pool.buffer().into_split();
+        let writer = write_all(writer, 1, 3 * MIB);
+        // One writes a quarter of its window at a time.
+        let quarter = (MIB / 4) as u64;
+        eventually("two are at work", || pool.stats().disk_held > 2 * quarter);
+        drop(closed);
+        writer.join().unwrap().unwrap();
+        let (bytes, end) = read_all(reader, 1);
+        end.unwrap();
+        assert_eq!(bytes, 3 * MIB as u64);
+        nothing_is_left(&pool);
+    });
+}
+
 /// What a stream held whose writes had failed stayed in memory until it was read. Where that was all that a pool has for
 /// writers, all others waited for its reader.
 #[test]
