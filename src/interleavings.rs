@@ -462,7 +462,7 @@ pub fn both_sides_and_a_disk_that_is_full_now_and_then() {
 
 /// Buffers of four blocks each, in a pool of so much memory and disk.
 fn members<const N: usize>(blocks: usize, slots: u64, disk: &Disk) -> (Arc<Pool>, [(SpillWriter, SpillReader); N]) {
-    let pool = Pool::shared(&options(blocks, slots), disk.clone(), 0, MinFreeSpace::Bytes(0));
+    let pool = Pool::shared(&options(blocks, slots), disk.clone(), 0, MinFreeSpace::Bytes(1));
     let one = |_| SpillBuffer::of(Shared::of(pool.clone(), &options(4, slots))).into_split();
     (pool.clone(), std::array::from_fn(one))
 }

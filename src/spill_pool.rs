@@ -212,7 +212,8 @@ impl PoolBuilder {
     }
 
     /// How much of the file system is never used, in bytes: with less free than that, the disk counts as full. By
-    /// default the smaller of 256 MiB and 5% of it. Asked for as the file grows (each 64 MiB), not per call.
+    /// default the smaller of 256 MiB and 5% of it. Asked for as the file grows (each 64 MiB), not per call; with `0` not at all,
+    /// for then the file system itself says when it is full.
     pub fn min_free_space(mut self, bytes: u64) -> Self {
         self.min_free_space = MinFreeSpace::Bytes(bytes);
         self

@@ -132,7 +132,10 @@ impl Pool {
         let budget = Arc::new(Budget::new(options.limits.memory, options.limits.block));
         block::keep_more(options.limits.memory);
         let company = Company { budget, members: Members::default() };
-        Self::new(options, Some(platform), retain, Some(space), Some(Box::new(company)))
+        // Where nothing is to be kept free, the file system is not asked: it says itself when it is full, and knows better. A
+        // btrfs whose metadata runs short says that nothing is free, and still takes what is written.
+        let space = Some(space).filter(|&space| space != MinFreeSpace::Bytes(0));
+        Self::new(options, Some(platform), retain, space, Some(Box::new(company)))
     }
 
     fn new(

@@ -85,7 +85,7 @@ fn c06_min_free_space_is_a_full_disk_that_names_what_is_free() {
 #[test]
 fn c06_where_space_runs_short_there_is_a_pipe_until_it_is_back() {
     let space = Space::of(0);
-    let pool = pool("/space-back").min_free_space(0).build_on(space.hooked(true)).unwrap();
+    let pool = pool("/space-back").min_free_space(1).build_on(space.hooked(true)).unwrap();
     with_pool(&pool.clone(), move || {
         let (writer, reader) = pool.buffer().into_split();
         let writer = write_all(writer, 1, 4 * MIB);
@@ -100,6 +100,22 @@ fn c06_where_space_runs_short_there_is_a_pipe_until_it_is_back() {
         writer.join().unwrap().unwrap();
         assert!(pool.stats().on_disk > 0);
         drop(reader);
+        nothing_is_left(&pool);
+    });
+}
+
+/// A btrfs whose metadata ran short said that nothing was free, though it took what was written. A pool that was to keep nothing free
+/// believed it, and its writers waited after others had given back what they needed.
+#[test]
+fn c06_where_nothing_is_to_be_kept_free_the_file_system_has_the_word() {
+    let space = Space::of(0);
+    let pool = pool("/space-none").min_free_space(0).build_on(space.hooked(true)).unwrap();
+    with_pool(&pool.clone(), move || {
+        let (writer, reader) = pool.buffer().into_split();
+        write_all(writer, 1, 4 * MIB).join().unwrap().unwrap();
+        assert!(pool.stats().on_disk > 0);
+        assert_eq!(read_all(reader, 1).0, 4 * MIB as u64);
+        assert_eq!(space.asked.load(SeqCst), 0);
         nothing_is_left(&pool);
     });
 }
@@ -174,8 +190,8 @@ fn c08_a_full_disk_is_told_to_one_that_fails_also_where_it_holds_nothing() {
 /// and again: I/O threads went round for nothing, and a writer that fails rather than waits was never told.
 #[test]
 fn c06_a_limit_that_is_reached_with_the_last_slot_that_may_be_taken_is_a_full_disk() {
-    let space = Space::of(12 * BLOCK as u64);
-    let pool = pool("/space-even").disk_limit(12 * SLOT + 4096).min_free_space(0).on_full(OnFull::Fail);
+    let space = Space::of(12 * BLOCK as u64 + 1);
+    let pool = pool("/space-even").disk_limit(12 * SLOT + 4096).min_free_space(1).on_full(OnFull::Fail);
     let pool = pool.build_on(space.hooked(true)).unwrap();
     with_pool(&pool.clone(), move || {
         // It is not its own limit that each of the two meets.

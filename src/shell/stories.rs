@@ -264,7 +264,7 @@ fn pool(platform: impl Platform + 'static, disk: u64) -> (Arc<Pool>, Options) {
     let options = small().disk_limit(disk).settings().check().unwrap();
     let mut whole = options.clone();
     whole.limits.memory = 4 << 20;
-    (Pool::shared(&whole, Arc::new(platform), 0, MinFreeSpace::Bytes(0)), options)
+    (Pool::shared(&whole, Arc::new(platform), 0, MinFreeSpace::Bytes(1)), options)
 }
 
 /// Slots that were being given back when they came free were nobody's at that moment, and nobody told those in the queue when
