@@ -482,7 +482,19 @@ pub fn read_to_end(reader: &mut SpillReader, mut at: u64) -> (u64, io::Result<()
 ///
 /// A buffer that is never full fails the test, not the machine.
 #[track_caller]
-pub fn fill_up(writer: &mut SpillWriter, mut at: u64) -> (u64, Option<io::Error>) {
+pub fn fill_up(writer: &mut SpillWriter, at: u64) -> (u64, Option<io::Error>) {
+    fill_up_within(Duration::from_millis(300), writer, at)
+}
+
+/// The same where a write must fail, however long a busy machine and a full disk take to say so.
+#[track_caller]
+pub fn fill_up_until_told(writer: &mut SpillWriter, at: u64) -> (u64, io::Error) {
+    let (at, error) = fill_up_within(HANG, writer, at);
+    (at, error.unwrap_or_else(|| panic!("no write says so: {:?}", writer.stats())))
+}
+
+#[track_caller]
+fn fill_up_within(patience: Duration, writer: &mut SpillWriter, mut at: u64) -> (u64, Option<io::Error>) {
     let counting = Counting::new();
     let waker = counting.waker();
     loop {
@@ -494,7 +506,7 @@ pub fn fill_up(writer: &mut SpillWriter, mut at: u64) -> (u64, Option<io::Error>
             }
             Poll::Ready(Err(error)) => return (at, Some(error)),
             Poll::Pending => {
-                if !holds_within(Duration::from_millis(300), || counting.wakes() > before) {
+                if !holds_within(patience, || counting.wakes() > before) {
                     return (at, None);
                 }
             }
