@@ -29,7 +29,7 @@ const MAX_THREADS: usize = 4;
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Something that has work from time to time. It is in a lane's queue once at most, so that the
-/// queue is as long as there are buffers and pools.
+/// queue is as long as there are buffers, pools, and assistants of buffers (one each at most).
 pub(crate) trait Work: Any + Send + Sync {
     /// Does a bounded amount of work, and says whether to be called again.
     fn work(self: Arc<Self>, lane: &Lane) -> bool;

@@ -125,8 +125,8 @@ fn c06_the_limit_is_used_to_the_last_slot_that_fits() {
         let scratch = Scratch::new();
         let builder = scratch.builder(LIMIT).disk_limit(disk).on_full(OnFull::Fail);
         let (mut writer, _reader) = builder.build().unwrap().into_split();
-        let (at, error) = fill_up_until_told(&mut writer, 0);
-        assert!(matches!(spill(&error), SpillError::DiskLimit { .. }));
+        let (at, error) = fill_up(&mut writer, 0);
+        assert!(matches!(spill(&error.unwrap()), SpillError::DiskLimit { .. }));
         let stats = writer.stats();
         identities(&stats, LIMIT, Some(disk));
         // A page of trailers and one slot of 16 KiB more would not have fitted.
@@ -267,7 +267,8 @@ fn c08_no_descriptor_left_fails_the_writer_and_loses_nothing() {
             while let Ok(file) = fs::File::open("/dev/null") {
                 hoard.push(file);
             }
-            let (at, error) = fill_up_until_told(&mut writer, 0);
+            let (at, error) = fill_up(&mut writer, 0);
+            let error = error.expect("a write must say so");
             const EMFILE: i32 = 24;
             let told = spill(&error);
             assert_eq!(told.raw_os_error(), Some(EMFILE), "{told:?}");
@@ -313,8 +314,8 @@ fn c08_the_file_size_limit_is_a_full_disk_and_no_death() {
 
             // Told to fail, it says that the disk is full.
             let (mut writer, mut reader) = scratch.builder(LIMIT).on_full(OnFull::Fail).build().unwrap().into_split();
-            let (at, error) = fill_up_until_told(&mut writer, 0);
-            assert!(matches!(spill(&error), SpillError::DiskLimit { limit: None, .. }));
+            let (at, error) = fill_up(&mut writer, 0);
+            assert!(matches!(spill(&error.unwrap()), SpillError::DiskLimit { limit: None, .. }));
             assert!(matches!(everything_then_an_error(&mut reader, at), SpillError::DiskLimit { .. }));
         },
     );
@@ -355,7 +356,8 @@ fn c08_a_directory_that_cannot_be_used_fails_the_writer_and_loses_nothing() {
         for limit in [LIMIT, 100_000, MIB] {
             let builder = SpillBuffer::builder().memory_limit(limit).temp_dir(&dir);
             let (mut writer, mut reader) = builder.build().unwrap().into_split();
-            let (at, error) = fill_up_until_told(&mut writer, 0);
+            let (at, error) = fill_up(&mut writer, 0);
+            let error = error.expect("a write must say so");
             assert!(matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory), "{error:?}");
             let SpillError::Storage { path, source, .. } = spill(&error) else { panic!("{error:?}") };
             assert_eq!(path, &dir);
@@ -529,7 +531,8 @@ fn c13_a_memory_backed_directory_is_refused_by_path_and_file_system() {
     for dir in [shm, below.path(), &link] {
         let builder = SpillBuffer::builder().memory_limit(LIMIT).temp_dir(dir);
         let (mut writer, mut reader) = builder.build().unwrap().into_split();
-        let (at, error) = fill_up_until_told(&mut writer, 0);
+        let (at, error) = fill_up(&mut writer, 0);
+        let error = error.expect("spilling to it saves nothing");
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         assert!(is_memory_backed(spill(&error), dir), "{error:?}");
         let text = error.to_string();

@@ -145,7 +145,7 @@ proptest! {
         order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(),
     ) {
         let on_full = if fail { OnFull::Fail } else { OnFull::Wait };
-        let limits = Limits { memory: 6 * 64, block: 64, encrypt: false, assisted: false, disk: Some(slots * 64), slots, on_full };
+        let limits = Limits { disk: Some(slots * 64), ..of(6, slots, on_full) };
         let order: Vec<_> = order.into_iter().filter(|at| *at < count).collect();
         Herd::new(count, limits, &Arc::new(Budget::new(8 * 64, 64))).run(&ops, &order);
     }
@@ -290,16 +290,7 @@ fn c08_slots_that_are_being_given_back_are_waited_for_unless_nobody_can_tell_the
 #[test]
 fn c01_a_look_at_an_item_outlasts_its_move_to_disk() {
     let budget = Arc::new(Budget::new(8 * 64, 64));
-    let limits = Limits {
-        memory: 6 * 64,
-        block: 64,
-        encrypt: false,
-        assisted: false,
-        disk: None,
-        slots: u64::MAX,
-        on_full: OnFull::Wait,
-    };
-    let mut core = Core::new(limits, Some(budget.clone()));
+    let mut core = Core::new(of(6, u64::MAX, OnFull::Wait), Some(budget.clone()));
     let others = 8 * 64;
     assert!(budget.take(others, Purpose::Read));
     assert!(core.offer(&mut vec![7; 300].into()).unwrap());
@@ -345,16 +336,7 @@ fn c01_a_look_at_an_item_outlasts_its_move_to_disk() {
 fn c08_a_disk_that_was_full_for_another_is_tried_before_a_write_is_refused() {
     let budget = Arc::new(Budget::new(32 * 64, 64));
     budget.set_exhausted(true);
-    let limits = Limits {
-        memory: 6 * 64,
-        block: 64,
-        encrypt: false,
-        assisted: false,
-        disk: None,
-        slots: u64::MAX,
-        on_full: OnFull::Fail,
-    };
-    let mut core = Core::new(limits, Some(budget));
+    let mut core = Core::new(of(6, u64::MAX, OnFull::Fail), Some(budget));
     while let Room::Bytes(room) = core.room().unwrap() {
         core.append(&vec![7; room]);
     }
@@ -533,15 +515,7 @@ fn c05_a_reader_that_yields_is_excused_like_one_that_was_woken() {
 /// chunk came back whose block was still on its way to disk: that freed no memory, and so nobody looked (a fuzzer found it).
 #[test]
 fn c03_a_chunk_that_comes_back_may_be_what_the_writer_was_held_for() {
-    let limits = Limits {
-        memory: 283,
-        block: 64,
-        encrypt: false,
-        assisted: false,
-        disk: Some(12),
-        slots: 12,
-        on_full: OnFull::Wait,
-    };
+    let limits = Limits { memory: 283, disk: Some(12), ..of(4, 12, OnFull::Wait) };
     // Three blocks go to disk for others' sake, and a fourth is written; the first is lent, and all is read but half of a window.
     // The model sees that nobody waits for what is there.
     Model::new(limits, 12).run(&[

@@ -132,8 +132,8 @@ impl Pool {
         let budget = Arc::new(Budget::new(options.limits.memory, options.limits.block));
         block::keep_more(options.limits.memory);
         let company = Company { budget, members: Members::default() };
-        // Where nothing is to be kept free, the file system is not asked: it says itself when it is full, and knows better. A
-        // btrfs whose metadata runs short says that nothing is free, and still takes what is written.
+        // Where nothing is to be kept free, the file system is not asked: it says itself when it is full, and what it says
+        // beforehand may be old. An xfs may tell of no free space long after others gave some back, until a write makes it look.
         let space = Some(space).filter(|&space| space != MinFreeSpace::Bytes(0));
         Self::new(options, Some(platform), retain, space, Some(Box::new(company)))
     }

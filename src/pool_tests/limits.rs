@@ -104,8 +104,8 @@ fn c06_where_space_runs_short_there_is_a_pipe_until_it_is_back() {
     });
 }
 
-/// A btrfs whose metadata ran short said that nothing was free, though it took what was written. A pool that was to keep nothing free
-/// believed it, and its writers waited after others had given back what they needed.
+/// A full xfs or btrfs went on telling of no free space when others had given theirs back, though it took what was written. A pool
+/// that was to keep nothing free believed it, and its writers waited.
 #[test]
 fn c06_where_nothing_is_to_be_kept_free_the_file_system_has_the_word() {
     let space = Space::of(0);

@@ -100,7 +100,7 @@ impl Shared {
         let idle = matches!(step, Step::Idle);
         state.lingering = idle && may_linger;
         state.driving = !idle || may_linger;
-        self.release(state, ends_turn);
+        self.unlock(state, ends_turn);
         step
     }
 
@@ -125,7 +125,8 @@ impl Shared {
         (step, ends_turn)
     }
 
-    fn release(&self, mut state: Locked<'_>, ends_turn: bool) {
+    /// Releases the lock, and then the turn in the pool's queue if that is over.
+    fn unlock(&self, mut state: Locked<'_>, ends_turn: bool) {
         if ends_turn {
             state.queued = false;
             drop(state);
@@ -154,7 +155,7 @@ impl Shared {
         let mut state = self.lock();
         let (step, ends_turn) = self.next_write(&mut state);
         state.assisted = matches!(step, Step::Write(..));
-        self.release(state, ends_turn);
+        self.unlock(state, ends_turn);
         let Step::Write(job, file) = step else { return false };
         let turn = file.turn();
         let progress = write_alone(&file, Part { stream: self.stream, run: job.run, blocks: &job.blocks });
