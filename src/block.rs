@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use crate::copy;
+use crate::{copy, slot::TRAILER};
 
 /// Freed memory that is kept for the next block, in bytes, for the whole process. A stream that
 /// keeps up takes and returns a block every few microseconds: without this each would go through the
@@ -57,6 +57,8 @@ pub(crate) struct Block {
     capacity: usize,
     /// The CRC32C of what is filled, where somebody had the time to reckon it before it was asked for.
     checksum: Option<u32>,
+    /// What is filled is encrypted, and this is the trailer of a slot that holds it.
+    sealed: Option<[u8; TRAILER]>,
     /// Wiped before anybody else gets the memory, as far as it was filled.
     secret: bool,
     /// How much was filled before `len` was less again.
@@ -70,7 +72,7 @@ impl Block {
         if bytes.is_empty() {
             bytes.resize(start, 0);
         }
-        Self { bytes, start, len: 0, capacity, checksum: None, secret: false, dirty: 0 }
+        Self { bytes, start, len: 0, capacity, checksum: None, sealed: None, secret: false, dirty: 0 }
     }
 
     /// The same, wiped when it is dropped.
@@ -96,6 +98,43 @@ impl Block {
         n
     }
 
+    /// Fills an empty block with what `seal` makes of `src`; it gets the memory for that. If it fails, the block stays empty.
+    pub(crate) fn seal_from<E>(
+        &mut self,
+        src: &[u8],
+        seal: impl FnOnce(&[u8], &mut [u8]) -> Result<[u8; TRAILER], E>,
+    ) -> Result<(), E> {
+        debug_assert_eq!(self.len, 0);
+        self.receive(src.len());
+        match seal(src, self.filled_mut()) {
+            Ok(trailer) => self.sealed = Some(trailer),
+            Err(error) => {
+                self.clear();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The trailer that goes with what is filled, if that is encrypted.
+    #[inline]
+    pub(crate) fn sealed(&self) -> Option<&[u8; TRAILER]> {
+        self.sealed.as_ref()
+    }
+
+    /// Has `open` make of what is filled, with its trailer, what it was before. If it fails, neither is left.
+    pub(crate) fn open<E>(&mut self, open: impl FnOnce(&mut [u8], &[u8; TRAILER]) -> Result<(), E>) -> Result<(), E> {
+        let Some(trailer) = self.sealed.take() else { return Ok(()) };
+        open(self.filled_mut(), &trailer)
+    }
+
+    /// Makes this what `other` is, encrypted or not.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.clear();
+        self.append(other.filled());
+        self.sealed = other.sealed;
+    }
+
     /// Reckons the checksum now, on the core that has just filled the block.
     pub(crate) fn reckon_checksum(&mut self) {
         self.checksum = Some(crc_fast::crc32_iscsi(self.filled()));
@@ -115,6 +154,7 @@ impl Block {
         self.dirty = self.dirty.max(self.len);
         self.len = len;
         self.checksum = None;
+        self.sealed = None;
     }
 
     /// What [`receive`](Self::receive) made room for.
@@ -146,6 +186,7 @@ impl Block {
         self.dirty = self.dirty.max(self.len);
         self.len = 0;
         self.checksum = None;
+        self.sealed = None;
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
@@ -153,6 +194,7 @@ impl Block {
             self.dirty = self.dirty.max(self.len);
             self.len = len;
             self.checksum = None;
+            self.sealed = None;
         }
     }
 }
@@ -166,7 +208,8 @@ impl fmt::Debug for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if self.secret {
+        // What is still encrypted is no secret.
+        if self.secret && (self.sealed.is_none() || self.dirty > self.len) {
             let filled = &mut self.bytes[self.start..self.start + self.dirty.max(self.len)];
             filled.fill(0);
             // Somebody might look: so these zeros are not left out because the memory is freed next.

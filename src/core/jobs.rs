@@ -203,12 +203,15 @@ impl Core {
                 // Overtaken by the reader, or given up.
                 None => self.free(SlotRun::one(slot)),
                 Some(at) if on_disk => {
-                    self.moved_to_disk(at, slot);
+                    self.moved_to_disk(at, slot, Some(&block));
                     touched = Some((touched.map_or(at, |(from, _)| from), at));
                 }
                 Some(at) => {
-                    if let Some(entry) = self.ledger.get_mut(at) {
-                        entry.place = Place::Memory(Arc::clone(&block));
+                    if let Some(entry) = self.ledger.get_mut(at)
+                        && let Some(block) = entry.block().cloned()
+                    {
+                        // Not the job's: it may have been opened since.
+                        entry.place = Place::Memory(block);
                     }
                     self.give_back(SlotRun::one(slot));
                 }
@@ -414,7 +417,7 @@ impl Core {
                 && Arc::strong_count(block) == 1
             {
                 let slot = *slot;
-                self.moved_to_disk(at, slot);
+                self.moved_to_disk(at, slot, None);
                 self.ledger.join(at.saturating_sub(1), at + 1, self.limits.block as u64);
             }
         }
@@ -432,7 +435,7 @@ impl Core {
             .find(|&at| matches!(self.ledger.get(at), Some(Entry { place: Place::Ahead { .. }, .. })));
         let Some((at, entry)) = last.and_then(|at| Some((at, self.ledger.get_mut(at)?))) else { return false };
         let Place::Ahead { slot, .. } = entry.place else { return false };
-        self.moved_to_disk(at, slot);
+        self.moved_to_disk(at, slot, None);
         self.ledger.join(at.saturating_sub(1), at + 1, self.limits.block as u64);
         true
     }
@@ -536,8 +539,8 @@ impl Core {
         Some((first, short.map_or(most, |i| i + 1)))
     }
 
-    /// What was in memory is on disk, and leaves memory; unless the reader is at it.
-    fn moved_to_disk(&mut self, at: usize, slot: u64) {
+    /// What was in memory is on disk, and leaves memory; unless the reader is at it. `written` is the block that a job still has.
+    fn moved_to_disk(&mut self, at: usize, slot: u64, written: Option<&Arc<Block>>) {
         let tight = self.squeezed || self.memory.is_tight();
         let Some(entry) = self.ledger.get_mut(at) else { return };
         let old = std::mem::replace(&mut entry.place, Place::Disk(SlotRun::one(slot)));
@@ -546,7 +549,8 @@ impl Core {
             return;
         };
         // Held here and by the job that wrote it, and by nobody who looks at it.
-        let unseen = Arc::strong_count(&block) <= 2;
+        let at_the_job = written.is_some_and(|written| Arc::ptr_eq(written, &block));
+        let unseen = Arc::strong_count(&block) <= 1 + usize::from(at_the_job);
         if at == 0 && !(tight && unseen) {
             entry.place = Place::Ahead { block, slot };
             return;

@@ -83,6 +83,10 @@ impl Ledger {
         self.entries.front()
     }
 
+    pub(crate) fn front_mut(&mut self) -> Option<&mut Entry> {
+        self.entries.front_mut()
+    }
+
     /// Gives up the first entry if it ends at or before `offset`.
     #[inline]
     pub(crate) fn pop_before(&mut self, offset: u64) -> Option<Entry> {

@@ -174,6 +174,8 @@ pub(crate) enum Front {
         block: Arc<Block>,
         at: usize,
     },
+    /// A block that is encrypted: [`Core::open_front`] makes bytes of it.
+    Sealed,
     /// This many bytes in the block that is being filled.
     Tail(usize),
     /// The rest of an item that has found no room yet.

@@ -18,7 +18,7 @@ use crate::{
     error::{SpillError, StorageOp},
     options::{Limits, OnFull},
     pool::Answer,
-    slot::SlotRun,
+    slot::{SlotRun, TRAILER},
 };
 
 /// One step. Numbers are taken modulo what there is to choose from.
@@ -178,6 +178,8 @@ pub(crate) struct Model {
     /// A fault that may be told.
     write_fault: bool,
     read_fault: Option<u64>,
+    /// What is sealed does not open.
+    unopened: bool,
     /// It waits for memory of its lender.
     lacks: bool,
     /// The last settling was [quiet](Core::settle_if_quiet).
@@ -191,6 +193,41 @@ pub(crate) fn byte_at(offset: u64) -> u8 {
 
 fn bytes_at(offset: u64, len: usize) -> Vec<u8> {
     (offset..offset + len as u64).map(byte_at).collect()
+}
+
+/// Whether a whole block that begins here is sealed: about every second.
+fn seals(offset: u64) -> bool {
+    byte_at(offset) & 1 == 1
+}
+
+/// Stands for encryption.
+const SEAL: u8 = 0x5a;
+
+fn seal(block: &mut Block, src: &[u8]) {
+    let sealed = block.seal_from(src, |src, into| {
+        for (byte, into) in src.iter().zip(into) {
+            *into = byte ^ SEAL;
+        }
+        Ok::<_, ()>([SEAL; TRAILER])
+    });
+    sealed.unwrap();
+}
+
+fn unseal(block: &mut Block) {
+    let opened = block.open(|bytes, trailer| {
+        assert_eq!(*trailer, [SEAL; TRAILER]);
+        for byte in bytes {
+            *byte ^= SEAL;
+        }
+        Ok::<_, ()>(())
+    });
+    opened.unwrap();
+}
+
+/// What a slot opens to that this was written to.
+fn plain(block: &Block) -> Vec<u8> {
+    let seal = if block.sealed().is_some() { SEAL } else { 0 };
+    block.filled().iter().map(|byte| byte ^ seal).collect()
 }
 
 impl Model {
@@ -217,6 +254,7 @@ impl Model {
             reader_end: None,
             write_fault: false,
             read_fault: None,
+            unopened: false,
             lacks: false,
             quiet: true,
         }
@@ -365,6 +403,14 @@ impl Model {
         let mut taken = 0;
         while taken < len {
             match self.core.room() {
+                Ok(Room::Bytes(room)) if room == self.limits.block && len - taken >= room && seals(self.accepted) => {
+                    let mut block = self.core.take_tail().expect("there is room in it");
+                    assert_eq!(self.core.out_from(), Some(self.accepted));
+                    seal(&mut block, &bytes_at(self.accepted, room));
+                    assert_eq!(self.core.put_tail(block).unwrap(), room);
+                    taken += room;
+                    self.accepted += room as u64;
+                }
                 Ok(Room::Bytes(room)) => {
                     let n = self.core.append(&bytes_at(self.accepted, room.min(len - taken)));
                     assert!(n > 0);
@@ -386,7 +432,12 @@ impl Model {
 
     fn put_tail(&mut self, len: usize) {
         let Some(mut block) = self.out.take() else { return };
-        let n = block.append(&bytes_at(self.accepted, len));
+        let mut n = block.room();
+        if block.len() == 0 && n <= len && seals(self.accepted) {
+            seal(&mut block, &bytes_at(self.accepted, n));
+        } else {
+            n = block.append(&bytes_at(self.accepted, len));
+        }
         match self.core.put_tail(block) {
             Ok(appended) => {
                 assert_eq!(appended, n);
@@ -459,6 +510,7 @@ impl Model {
                     self.core.consume(n);
                     left -= n;
                 }
+                Front::Sealed => self.open_front(),
                 other => return self.no_bytes(other),
             }
         }
@@ -473,6 +525,23 @@ impl Model {
     fn read_direct(&mut self, len: usize) {
         if self.reads() && matches!(self.core.front(), Front::Disk) {
             self.jobs.extend(self.core.start_direct(len).map(Job::Direct));
+        }
+    }
+
+    /// What is sealed opens to what was sealed there, or does not open.
+    fn open_front(&mut self) {
+        let fault =
+            self.unopened.then(|| SpillError::Corrupt { offset: self.delivered, path: "/".into(), reason: "no" });
+        let mut failed = false;
+        self.core.open_front(|start, block| {
+            assert!(seals(start));
+            failed = fault.is_some();
+            fault.map_or(Ok(()), Err)?;
+            unseal(block);
+            Ok(())
+        });
+        if failed {
+            self.read_fault = Some(self.delivered);
         }
     }
 
@@ -495,6 +564,10 @@ impl Model {
             }
             Front::Tail(_) => {
                 self.core.seal_tail();
+                self.next_chunk();
+            }
+            Front::Sealed => {
+                self.open_front();
                 self.next_chunk();
             }
             Front::Item(item) => {
@@ -524,6 +597,7 @@ impl Model {
                 self.core.put_back(block);
             }
             Front::Tail(_) => self.core.seal_tail(),
+            Front::Sealed => self.open_front(),
             Front::Item(_) => {}
             other => self.no_bytes(other),
         }
@@ -542,7 +616,7 @@ impl Model {
                 self.end = Some(Ok(()));
             }
             Front::Failed(error) => self.reader_was_told(error),
-            Front::Block { .. } | Front::Tail(_) | Front::Item(_) => unreachable!(),
+            Front::Block { .. } | Front::Sealed | Front::Tail(_) | Front::Item(_) => unreachable!(),
         }
     }
 
@@ -621,7 +695,7 @@ impl Model {
                 let n = job.blocks.len();
                 let done = if fault == Fault::None { n } else { usize::from(part) % n };
                 for (i, (slot, (start, block))) in (job.run.first..).zip(&job.blocks).enumerate() {
-                    let written = (i < done).then(|| (*start, block.filled().to_vec()));
+                    let written = (i < done).then(|| (*start, plain(block)));
                     self.disk.borrow_mut().write(self.id, slot, written);
                 }
                 let fault = match fault {

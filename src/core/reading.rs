@@ -8,7 +8,12 @@ use super::{
     ends::Outcome,
     ledger::{Entry, Place},
 };
-use crate::{block::Block, error::SpillError, lender::Purpose, slot::SlotRun};
+use crate::{
+    block::{Block, Reuse},
+    error::SpillError,
+    lender::Purpose,
+    slot::SlotRun,
+};
 
 impl Core {
     /// Where the next byte is.
@@ -35,6 +40,7 @@ impl Core {
         }
         if let Some(entry) = self.ledger.front() {
             return match &entry.place {
+                _ if is_sealed(entry) => self.look_at_sealed(),
                 Place::Memory(block) | Place::Writing { block, .. } | Place::Ahead { block, .. } => {
                     Front::Block { block: Arc::clone(block), at: (self.cursor.read - entry.start) as usize }
                 }
@@ -52,6 +58,59 @@ impl Core {
             return Front::Item(self.item.clone());
         }
         self.behind_the_last_byte()
+    }
+
+    #[inline(never)]
+    fn look_at_sealed(&self) -> Front {
+        match self.copy_to_open() {
+            // The write ends before long, or memory comes.
+            Some(size) if !self.memory.can_take(size, Purpose::Read) => Front::Wait,
+            _ => Front::Sealed,
+        }
+    }
+
+    /// The memory that is needed to open the block at the front, if that is still to be written as it is. Any other is opened
+    /// where it lies.
+    pub(super) fn copy_to_open(&self) -> Option<usize> {
+        match &self.ledger.front()?.place {
+            Place::Memory(block) | Place::Writing { block, .. } | Place::Ahead { block, .. }
+                if block.sealed().is_some() && Arc::strong_count(block) > 1 =>
+            {
+                Some(block.capacity())
+            }
+            _ => None,
+        }
+    }
+
+    /// Has the block at the front opened, where [`front`](Self::front) said that it is [sealed](Front::Sealed). `open` gets
+    /// it with the stream's offset of its first byte. If it fails, the reader meets the error when it looks again.
+    pub(crate) fn open_front(&mut self, open: impl FnOnce(u64, &mut Block) -> Result<(), SpillError>) {
+        let copy = match self.copy_to_open() {
+            None => None,
+            Some(size) => match self.memory.take(size, Purpose::Read, Reuse::Newest) {
+                Some(block) => Some(block),
+                None => return,
+            },
+        };
+        let Some(Entry { start, place, .. }) = self.ledger.front_mut() else { return };
+        let (Place::Memory(block) | Place::Writing { block, .. } | Place::Ahead { block, .. }) = place else { return };
+        if let Some(mut copy) = copy {
+            copy.copy_from(block);
+            *block = Arc::new(copy);
+        }
+        // Nobody else has it: only what is open is shown.
+        let Some(own) = Arc::get_mut(block) else { return };
+        if let Err(error) = open(*start, own) {
+            self.is_bad(error);
+        }
+    }
+
+    /// The block at the front is of no use.
+    fn is_bad(&mut self, error: SpillError) {
+        let Some(front) = self.ledger.front_mut() else { return };
+        let place = std::mem::replace(&mut front.place, Place::Bad(Box::new(error)));
+        let (start, len) = (front.start, front.len);
+        self.drop_entry(Entry { start, len, place });
     }
 
     /// The reader waits for its turn: as if it had been woken and not yet polled.
@@ -77,7 +136,7 @@ impl Core {
             return None;
         }
         let unread = match self.ledger.front() {
-            Some(Entry { start, place: Place::Memory(block), .. }) => {
+            Some(Entry { start, place: Place::Memory(block), .. }) if block.sealed().is_none() => {
                 block.filled().get((self.cursor.read - start) as usize..)?
             }
             Some(_) => return None,
@@ -220,7 +279,11 @@ impl Core {
     }
 
     pub(super) fn reader_waits_for_memory(&self) -> bool {
-        self.parked.reader && self.wants_read().is_some() && !self.reader_lacks_memory()
+        self.parked.reader
+            && match self.copy_to_open() {
+                Some(size) => self.memory.can_take(size, Purpose::Read),
+                None => self.wants_read().is_some() && !self.reader_lacks_memory(),
+            }
     }
 
     /// Whether only the lender keeps the reader from the disk.
@@ -228,4 +291,10 @@ impl Core {
         let size = self.limits.block.min(self.memory.free());
         self.wants_read().is_some() && !self.memory.can_take(size, Purpose::Read)
     }
+}
+
+/// Whether its block is encrypted, as it is to be on disk.
+#[inline]
+fn is_sealed(entry: &Entry) -> bool {
+    entry.block().is_some_and(|block| block.sealed().is_some())
 }

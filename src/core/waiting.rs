@@ -153,7 +153,7 @@ impl Core {
         if !self.memory.is_borrowed() {
             return None;
         }
-        if self.parked.reader && self.wants_read().is_some() {
+        if self.parked.reader && (self.wants_read().is_some() || self.copy_to_open().is_some()) {
             return Some(Purpose::Read);
         }
         (lets_on && self.writer_wants_block()).then(|| self.purpose())

@@ -77,6 +77,20 @@ impl Core {
         (self.disk.spilling && !self.disk.ahead) || self.squeezed || self.memory.is_tight()
     }
 
+    /// Whether what is written now is to be encrypted on its way in, while that takes the place of a copy: it goes to disk, and
+    /// those who write it there have no time to spare. Else a reader that catches up might have to decrypt it for nothing.
+    pub(crate) fn seals(&self) -> bool {
+        (self.disk.spilling && !self.disk.ahead) || self.squeezed
+    }
+
+    /// The stream's offset of the first byte of the block that was [taken](Self::take_tail).
+    pub(crate) fn out_from(&self) -> Option<u64> {
+        match self.tail {
+            Tail::Out { start, .. } => Some(start),
+            _ => None,
+        }
+    }
+
     /// Hands out the block that is being filled, so that a long copy needs no lock.
     /// [`put_tail`](Self::put_tail) must follow.
     pub(crate) fn take_tail(&mut self) -> Option<Block> {
@@ -312,6 +326,8 @@ impl Core {
                 block.saturating_sub(match &front.place {
                     // A short slot may have been given no more memory than it needs.
                     Place::Reading(_) => front.len.min(block as u64) as usize,
+                    // To open it while it is being written takes another.
+                    Place::Writing { block, .. } if block.sealed().is_some() => 0,
                     _ => front.block().map_or(0, |block| block.capacity()),
                 })
             }

@@ -22,13 +22,13 @@ pub(crate) use self::{
 use self::{members::Members, upkeep::State};
 use crate::{
     block, clock,
-    error::SpillError,
+    error::{SpillError, StorageOp},
     lender::{Lender, Purpose},
     options::{Limits, Options, Place},
     slot::{GROUP, Geometry, PAGE, SlotRun, TRAILER},
     stats::SpillStats,
     storage::{
-        SpillFile,
+        Cipher, SpillFile,
         sys::{Platform, System},
     },
     sync::{
@@ -60,6 +60,9 @@ pub(crate) struct Pool {
     /// Held while a file is made, which may take as long as the disk likes; never with `disk`.
     creating: Mutex<()>,
     lane: OnceLock<Arc<Lane>>,
+    /// Where what goes to disk is encrypted: made with the first file. It outlasts files, for memory may hold blocks that are
+    /// sealed for any of them.
+    cipher: OnceLock<Arc<Cipher>>,
     /// None for a buffer that stands alone: a pool of one.
     shared: Option<Box<Company>>,
     /// A buffer stands alone, and counts among those for which freed blocks are kept.
@@ -159,6 +162,7 @@ impl Pool {
             disk: OnceLock::new(),
             creating: Mutex::new(()),
             lane: OnceLock::new(),
+            cipher: OnceLock::new(),
             shared,
         })
     }
@@ -317,7 +321,8 @@ impl Pool {
         if self.file().is_some() {
             return Ok(());
         }
-        let file = SpillFile::create(self.platform(), &self.place, self.geometry, self.limits.encrypt, offset)?;
+        let cipher = self.make_cipher(offset)?;
+        let file = SpillFile::create(self.platform(), &self.place, self.geometry, cipher, offset)?;
         let mut disk = self.lock();
         disk.slots.lower_limit(file.slots());
         disk.file = Some(Arc::new(file));
@@ -327,6 +332,20 @@ impl Pool {
         drop(disk);
         self.see_to(Followup { upkeep, turn: false });
         Ok(())
+    }
+
+    fn make_cipher(&self, offset: u64) -> Result<Option<Arc<Cipher>>, SpillError> {
+        if self.limits.encrypt && self.cipher().is_none() {
+            let failed = |source| SpillError::storage(StorageOp::Create, &self.dir(), offset, source);
+            let made = Arc::new(Cipher::new().map_err(failed)?);
+            self.cipher.get_or_init(|| made);
+        }
+        Ok(self.cipher().cloned())
+    }
+
+    /// What encrypts, where that is asked for and there was a file.
+    pub(crate) fn cipher(&self) -> Option<&Arc<Cipher>> {
+        self.cipher.get()
     }
 
     /// Asks the file system how much is free. Waits for the disk: for I/O threads only.

@@ -52,7 +52,7 @@ impl Work for Shared {
                 Step::Create(offset) => self.create(offset),
                 Step::AskSpace => self.ask_space(),
                 Step::Write(job, file) => {
-                    self.call_assistant(lane);
+                    self.call_assistant(&job, lane);
                     self.write_with_others(job, &file, lane);
                 }
                 Step::Read(job) => self.read(job),
@@ -134,9 +134,10 @@ impl Shared {
         }
     }
 
-    /// Has another thread write too, if one is free and there is something for it.
-    fn call_assistant(self: &Arc<Self>, lane: &Lane) {
-        if !self.pool.limits().assisted || lane.is_busy() {
+    /// Has another thread write too, if one is free and there is something for it, and this job is not just a call.
+    fn call_assistant(self: &Arc<Self>, job: &WriteJob, lane: &Lane) {
+        let sealed = || job.blocks.iter().all(|(_, block)| block.sealed().is_some());
+        if !self.pool.limits().assisted || lane.is_busy() || sealed() {
             return;
         }
         let mut state = self.raw_lock();

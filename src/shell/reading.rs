@@ -1,4 +1,4 @@
-//! Handing bytes out. Never copies more than [`STEAL`] bytes under the lock, and never waits for the
+//! Handing bytes out. Never copies more than [`STEAL`] bytes under the lock, but to decrypt a block, and never waits for the
 //! disk: what the page cache does not have at once, an I/O thread reads.
 
 use std::{
@@ -126,6 +126,7 @@ impl Shared {
                     copied += n;
                     state.core.put_back(block);
                 }
+                Front::Sealed => self.open_front(&mut state),
                 Front::Tail(unread) if unread.min(target.remaining()) > STEAL => state.core.seal_tail(),
                 Front::Tail(unread) => {
                     let n = unread.min(target.remaining());
@@ -161,6 +162,19 @@ impl Shared {
         Poll::Ready(Ok(copied))
     }
 
+    /// Opens the block at the front. This is done under the lock: the reader has caught up with what the writer took for the
+    /// disk's, which is over when it has read a window of that.
+    fn open_front(&self, state: &mut Locked<'_>) {
+        let read = state.core.stats().read;
+        state.core.open_front(|start, block| {
+            let opened = block.open(|payload, trailer| match self.pool.cipher() {
+                Some(cipher) => cipher.open(self.stream.id, start, payload, trailer),
+                None => Err("there is no key"),
+            });
+            opened.map_err(|reason| SpillError::Corrupt { offset: start.max(read), path: self.pool.dir(), reason })
+        });
+    }
+
     /// The bytes at the front, to look into; `None` at the end. Nothing is consumed.
     pub(crate) fn poll_view(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Result<Option<View>, SpillError>> {
         let mut state = self.lock();
@@ -168,6 +182,7 @@ impl Shared {
         loop {
             match state.core.front() {
                 Front::Block { block, at } => return Poll::Ready(Ok(Some(View::Block(block, at)))),
+                Front::Sealed => self.open_front(&mut state),
                 Front::Tail(_) => state.core.seal_tail(),
                 Front::Item(item) => return Poll::Ready(Ok(Some(View::Item(item)))),
                 Front::Disk => state = self.read_front(state),
@@ -208,6 +223,7 @@ impl Shared {
         loop {
             match state.core.front() {
                 Front::Block { block, at } => return Poll::Ready(Ok(Some(self.chunk(state, block, at)))),
+                Front::Sealed => self.open_front(&mut state),
                 Front::Tail(unread) if unread > STEAL => state.core.seal_tail(),
                 Front::Tail(unread) => {
                     let bytes = copied(state.core.tail_unread());

@@ -131,7 +131,7 @@ impl Shared {
         (state, appended.map(|_| true))
     }
 
-    /// Copies without the lock into the block that is being filled, as much as fits.
+    /// Copies without the lock into the block that is being filled, as much as fits; or encrypts in place of copying.
     fn fill<'a>(
         self: &'a Arc<Self>,
         state: Locked<'a>,
@@ -139,8 +139,13 @@ impl Shared {
         src: &[u8],
     ) -> (Locked<'a>, Result<usize, SpillError>) {
         let checksum = state.core.keeps_the_disk_busy() && self.stream.codec.verifies();
+        let room = block.room();
+        let whole = block.len() == 0 && src.len() >= room;
+        let seals_from = state.core.out_from().filter(|_| whole && state.core.seals());
         state.pause();
-        block.append(src);
+        if !seals_from.is_some_and(|start| self.seal(&mut block, start, &src[..room])) {
+            block.append(src);
+        }
         if checksum && block.room() == 0 {
             // It will go to disk as a rule; here it is in this core's cache, and the I/O thread is the busier one.
             block.reckon_checksum();
@@ -148,6 +153,12 @@ impl Shared {
         let mut state = self.lock();
         let appended = state.core.put_tail(block);
         (state, appended)
+    }
+
+    /// Fills a block for this place in the stream with what its slot will hold, and says so. Else the one who writes it seals it.
+    fn seal(&self, block: &mut Block, start: u64, src: &[u8]) -> bool {
+        let Some(cipher) = self.pool.cipher() else { return false };
+        block.seal_from(src, |src, into| cipher.seal(self.stream.id, start, src, into)).is_ok()
     }
 
     /// Ready when an item can be taken.

@@ -1,5 +1,5 @@
-//! Encryption at rest: what a slot holds of a payload where the file's keys are the only ones that open it.
-//! Never keeps a key longer than the file it is for, and never seals in place.
+//! Encryption at rest: what a slot holds of a payload where the pool's keys are the only ones that open it.
+//! Never keeps a key longer than the pool it is for, and never seals in place.
 
 use std::{fmt, io};
 
@@ -28,12 +28,12 @@ const TAG: usize = 16;
 /// AES blocks would begin to matter.
 const SLOTS_A_KEY: u64 = 1 << 32;
 
-/// The keys of one file.
+/// The keys of one pool.
 pub(crate) struct Cipher {
     /// In the order in which they were made; almost always one.
     keys: Mutex<Vec<Arc<LessSafeKey>>>,
     /// How many slots were sealed. A slot takes the next number, and with it a nonce that none had before: also where the
-    /// same block is written a second time.
+    /// same block is sealed a second time.
     sealed: AtomicU64,
 }
 
@@ -75,7 +75,7 @@ impl Cipher {
         let mut number = [0; TAG - NUMBER];
         number.copy_from_slice(&trailer[NUMBER..TAG]);
         let number = u64::from_le_bytes(number);
-        let Some(key) = self.key(number) else { return Err("the slot was sealed with no key of this file") };
+        let Some(key) = self.key(number) else { return Err("the slot was sealed with no key of this pool") };
         let with = Aad::from(context(stream, index, trailer));
         key.open_in_place_separate_tag(nonce(number), with, &trailer[TAG..], payload)
             .map(drop)
@@ -165,7 +165,7 @@ mod tests {
             torn[bit / 8] ^= 1 << (bit % 8);
             open(7, 4096, &sealed, &torn).unwrap_err();
         }
-        // Nor does another file's key open it.
+        // Nor does another pool's key open it.
         Cipher::new().unwrap().open(7, 4096, &mut sealed, &trailer).unwrap_err();
     }
 

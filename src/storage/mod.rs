@@ -17,9 +17,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use self::codec::Codec;
+pub(crate) use self::{cipher::Cipher, codec::Codec};
 use self::{
-    cipher::Cipher,
     codec::Trailer,
     sys::{Platform, RawFile},
 };
@@ -60,7 +59,7 @@ pub(crate) struct SpillFile {
     reads_cached: AtomicBool,
     turn: Mutex<()>,
     /// Where what is written is encrypted.
-    cipher: Option<Cipher>,
+    cipher: Option<Arc<Cipher>>,
 }
 
 /// Whose slots are written or read.
@@ -145,20 +144,17 @@ pub(crate) enum ReadFault {
 
 impl SpillFile {
     /// Makes a file in a fit directory. `offset` is the stream's, for errors. What is written is
-    /// encrypted if that is asked for.
+    /// encrypted if there is a cipher.
     pub(crate) fn create(
         platform: &dyn Platform,
         place: &Place,
         geometry: Geometry,
-        encrypt: bool,
+        cipher: Option<Arc<Cipher>>,
         offset: u64,
     ) -> Result<Self, SpillError> {
         let dir = place.choose(platform, offset)?;
         let raw =
             platform.create(&dir).map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
-        let cipher = if encrypt { Some(Cipher::new()) } else { None };
-        let cipher =
-            cipher.transpose().map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
         let limit = platform.file_size_limit().unwrap_or(u64::MAX).min(i64::MAX as u64);
         Ok(Self {
             raw,
@@ -268,7 +264,8 @@ impl SpillFile {
         Progress { done: whole, fault }
     }
 
-    /// Seals a few payloads at a time and writes them while they are in the processor's cache.
+    /// Writes what is sealed as it is. Of the rest seals a few payloads at a time and writes them while they are in the
+    /// processor's cache.
     fn write_sealed(
         &self,
         cipher: &Cipher,
@@ -276,25 +273,33 @@ impl SpillFile {
         blocks: &[(Stream, &(u64, Arc<Block>))],
         trailers: &mut Vec<Trailer>,
     ) -> (usize, Option<io::Error>) {
-        // No buffer's: at a full window none of them has a block to spare. One for each thread that writes is the most.
-        let mut scratch = Block::allocate(SEALED * self.geometry.block(), Reuse::Newest);
+        let mut scratch = None;
         let mut done = 0;
-        for blocks in blocks.chunks(SEALED) {
-            scratch.receive(blocks.iter().map(|(_, (_, block))| block.len()).sum());
-            let mut into = scratch.filled_mut();
-            for (stream, (index, block)) in blocks {
-                let (sealed, rest) = into.split_at_mut(block.len());
-                match cipher.seal(stream.id, *index, block.filled(), sealed) {
-                    Ok(trailer) => trailers.push(trailer),
-                    Err(error) => return (done, Some(error)),
+        let is_sealed = |(_, (_, block)): &(Stream, &(u64, Arc<Block>))| block.sealed().is_some();
+        for alike in blocks.chunk_by(|this, next| is_sealed(this) == is_sealed(next)) {
+            let at_once = if alike.iter().all(is_sealed) { alike.len() } else { SEALED };
+            for blocks in alike.chunks(at_once) {
+                let at = self.geometry.payload(piece.first) + done as u64;
+                let sealed: Option<Vec<_>> = blocks.iter().map(|(_, (_, block))| block.sealed().copied()).collect();
+                let (written, fault) = if let Some(sealed) = sealed {
+                    trailers.extend(sealed);
+                    let mut bufs: Vec<_> = blocks.iter().map(|(_, (_, block))| IoSlice::new(block.filled())).collect();
+                    self.write_all(&mut bufs, at)
+                } else {
+                    // No buffer's: at a full window none of them has a block to spare. One for each thread that writes is the
+                    // most.
+                    let scratch =
+                        scratch.get_or_insert_with(|| Block::allocate(SEALED * self.geometry.block(), Reuse::Newest));
+                    match seal_into(scratch, cipher, blocks) {
+                        Ok(sealed) => trailers.extend(sealed),
+                        Err(error) => return (done, Some(error)),
+                    }
+                    self.write_all(&mut [IoSlice::new(scratch.filled())], at)
+                };
+                done += written;
+                if fault.is_some() {
+                    return (done, fault);
                 }
-                into = rest;
-            }
-            let mut bufs = [IoSlice::new(scratch.filled())];
-            let (written, fault) = self.write_all(&mut bufs, self.geometry.payload(piece.first) + done as u64);
-            done += written;
-            if fault.is_some() {
-                return (done, fault);
             }
         }
         (done, None)
@@ -467,6 +472,23 @@ fn read_all(
         }
     }
     (filled, None)
+}
+
+/// Seals payloads end to end into `scratch`.
+fn seal_into(
+    scratch: &mut Block,
+    cipher: &Cipher,
+    blocks: &[(Stream, &(u64, Arc<Block>))],
+) -> io::Result<Vec<Trailer>> {
+    scratch.receive(blocks.iter().map(|(_, (_, block))| block.len()).sum());
+    let mut into = scratch.filled_mut();
+    let mut trailers = Vec::with_capacity(blocks.len());
+    for (stream, (index, block)) in blocks {
+        let (sealed, rest) = into.split_at_mut(block.len());
+        trailers.push(cipher.seal(stream.id, *index, block.filled(), sealed)?);
+        into = rest;
+    }
+    Ok(trailers)
 }
 
 /// Whether this is about space: the disk limit reached early.

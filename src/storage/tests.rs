@@ -146,7 +146,7 @@ fn geometry() -> Geometry {
 fn file_with(limit: Option<u64>) -> (SpillFile, Arc<Listed>) {
     let listed = Arc::new(Listed { limit, ..Listed::default() });
     let place = Place { dir: Some("/listed".into()), allow_memory_backed: false };
-    (SpillFile::create(&Disk(listed.clone()), &place, geometry(), false, 0).unwrap(), listed)
+    (SpillFile::create(&Disk(listed.clone()), &place, geometry(), None, 0).unwrap(), listed)
 }
 
 fn file() -> (SpillFile, Arc<Listed>) {
@@ -414,9 +414,8 @@ fn c14_trailers_of_a_slot_that_was_freed_and_is_the_streams_again_are_read_anew(
 #[test]
 fn c13_without_a_directory_memory_will_do_where_that_is_allowed() {
     let tmpfs = Scripted { memory_backed: Some("tmpfs"), ..Scripted::default() };
-    let create = |allow_memory_backed| {
-        SpillFile::create(&tmpfs, &Place { dir: None, allow_memory_backed }, geometry(), false, 0)
-    };
+    let create =
+        |allow_memory_backed| SpillFile::create(&tmpfs, &Place { dir: None, allow_memory_backed }, geometry(), None, 0);
     assert_eq!(create(true).unwrap().dir(), std::env::temp_dir());
     let error = create(false).unwrap_err();
     assert!(matches!(error, SpillError::NoDiskBackedDir { .. }), "{error:?}");
