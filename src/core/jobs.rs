@@ -221,6 +221,10 @@ impl Core {
         if let Some((from, to)) = touched {
             self.ledger.join(from.saturating_sub(1), to + 1, self.limits.block as u64);
         }
+        if self.ledger.front().is_some_and(Entry::is_sealed) {
+            // Nobody writes it any more: it can be opened where it lies, should the memory for a copy have been missing.
+            self.notes.visible = true;
+        }
         self.disk.ahead = self.is_wide() && self.adjacent_in_memory(self.kept(), 2).is_none_or(|(_, count)| count < 2);
         self.notes.writable = true;
         self.note_peaks();

@@ -51,6 +51,12 @@ impl Entry {
         }
     }
 
+    /// Whether its block is encrypted, as it is to be on disk.
+    #[inline]
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.block().is_some_and(|block| block.sealed().is_some())
+    }
+
     /// Bytes that only the disk holds.
     pub(crate) fn on_disk(&self) -> u64 {
         match self.place {

@@ -178,7 +178,7 @@ pub(crate) struct Model {
     /// A fault that may be told.
     write_fault: bool,
     read_fault: Option<u64>,
-    /// What is sealed does not open.
+    /// The memory is bad: what is sealed there does not open.
     unopened: bool,
     /// It waits for memory of its lender.
     lacks: bool,
@@ -693,15 +693,16 @@ impl Model {
         match self.jobs.remove(which) {
             Job::Write(job) => {
                 let n = job.blocks.len();
-                let done = if fault == Fault::None { n } else { usize::from(part) % n };
+                self.unopened |= fault == Fault::Corrupt;
+                let done = if matches!(fault, Fault::None | Fault::Corrupt) { n } else { usize::from(part) % n };
                 for (i, (slot, (start, block))) in (job.run.first..).zip(&job.blocks).enumerate() {
                     let written = (i < done).then(|| (*start, plain(block)));
                     self.disk.borrow_mut().write(self.id, slot, written);
                 }
                 let fault = match fault {
-                    Fault::None => None,
+                    Fault::None | Fault::Corrupt => None,
                     Fault::Full => Some(WriteFault::Full(Arc::new(io::ErrorKind::StorageFull.into()))),
-                    Fault::Io | Fault::Corrupt | Fault::Lost => {
+                    Fault::Io | Fault::Lost => {
                         self.write_fault = true;
                         let source = io::Error::other("EIO");
                         Some(WriteFault::Broken(SpillError::storage(StorageOp::Write, "/".as_ref(), 0, source)))

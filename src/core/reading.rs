@@ -40,7 +40,7 @@ impl Core {
         }
         if let Some(entry) = self.ledger.front() {
             return match &entry.place {
-                _ if is_sealed(entry) => self.look_at_sealed(),
+                _ if entry.is_sealed() => self.look_at_sealed(),
                 Place::Memory(block) | Place::Writing { block, .. } | Place::Ahead { block, .. } => {
                     Front::Block { block: Arc::clone(block), at: (self.cursor.read - entry.start) as usize }
                 }
@@ -72,14 +72,8 @@ impl Core {
     /// The memory that is needed to open the block at the front, if that is still to be written as it is. Any other is opened
     /// where it lies.
     pub(super) fn copy_to_open(&self) -> Option<usize> {
-        match &self.ledger.front()?.place {
-            Place::Memory(block) | Place::Writing { block, .. } | Place::Ahead { block, .. }
-                if block.sealed().is_some() && Arc::strong_count(block) > 1 =>
-            {
-                Some(block.capacity())
-            }
-            _ => None,
-        }
+        let block = self.ledger.front().filter(|front| front.is_sealed())?.block()?;
+        (Arc::strong_count(block) > 1).then(|| block.capacity())
     }
 
     /// Has the block at the front opened, where [`front`](Self::front) said that it is [sealed](Front::Sealed). `open` gets
@@ -291,10 +285,4 @@ impl Core {
         let size = self.limits.block.min(self.memory.free());
         self.wants_read().is_some() && !self.memory.can_take(size, Purpose::Read)
     }
-}
-
-/// Whether its block is encrypted, as it is to be on disk.
-#[inline]
-fn is_sealed(entry: &Entry) -> bool {
-    entry.block().is_some_and(|block| block.sealed().is_some())
 }

@@ -327,7 +327,7 @@ impl Core {
                     // A short slot may have been given no more memory than it needs.
                     Place::Reading(_) => front.len.min(block as u64) as usize,
                     // To open it while it is being written takes another.
-                    Place::Writing { block, .. } if block.sealed().is_some() => 0,
+                    Place::Writing { .. } if front.is_sealed() => 0,
                     _ => front.block().map_or(0, |block| block.capacity()),
                 })
             }
