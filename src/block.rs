@@ -202,7 +202,11 @@ impl Block {
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What it holds may be anybody's secret, and is a lot.
-        f.debug_struct("Block").field("len", &self.len).field("capacity", &self.capacity).finish_non_exhaustive()
+        f.debug_struct("Block")
+            .field("len", &self.len)
+            .field("capacity", &self.capacity)
+            .field("sealed", &self.sealed.is_some())
+            .finish_non_exhaustive()
     }
 }
 

@@ -103,7 +103,7 @@ impl Builder {
     /// Payload is never encrypted where it lies, for a reader may be about to take it: each I/O thread that writes, at most four
     /// for a temp directory, has four blocks of its own for that, 256 KiB at most. This is besides the `memory_limit` of buffers,
     /// whose whole window is theirs. Two of these threads may work for one buffer: one encrypts while the other writes.
-    #[cfg(feature = "encryption")]
+    #[cfg(any(feature = "encryption", test))]
     pub fn encrypt(mut self, encrypt: bool) -> Self {
         self.settings.encrypt = Some(encrypt);
         self

@@ -90,14 +90,15 @@ fn moody_disk() -> Disk {
     })
 }
 
-/// So many blocks in memory and so many on disk. Whether a second thread may write, as if encryption were worth it, is chance.
+/// So many blocks in memory and so many on disk. Whether it is encrypted is chance, and whether a second thread may write if not.
 fn options(memory: usize, slots: u64) -> Options {
     let disk = Some(Geometry::new(BLOCK).occupied(slots));
+    let encrypt = any_of(&[false, true]);
     let limits = Limits {
         memory: memory * BLOCK,
         block: BLOCK,
-        encrypt: false,
-        assisted: any_of(&[false, true]),
+        encrypt,
+        assisted: encrypt || any_of(&[false, true]),
         disk,
         slots,
         on_full: OnFull::Wait,

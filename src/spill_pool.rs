@@ -198,7 +198,7 @@ impl PoolBuilder {
     }
 
     /// As [`Builder::encrypt`], for all of them.
-    #[cfg(feature = "encryption")]
+    #[cfg(any(feature = "encryption", test))]
     pub fn encrypt(mut self, encrypt: bool) -> Self {
         self.settings.encrypt = Some(encrypt);
         self

@@ -4,6 +4,8 @@
 mod driver;
 mod reading;
 #[cfg(test)]
+mod sealed;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod tests;

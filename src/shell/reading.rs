@@ -165,13 +165,12 @@ impl Shared {
     /// Opens the block at the front. This is done under the lock: the reader has caught up with what the writer took for the
     /// disk's, which is over when it has read a window of that.
     fn open_front(&self, state: &mut Locked<'_>) {
-        let read = state.core.stats().read;
         state.core.open_front(|start, block| {
             let opened = block.open(|payload, trailer| match self.pool.cipher() {
                 Some(cipher) => cipher.open(self.stream.id, start, payload, trailer),
                 None => Err("there is no key"),
             });
-            opened.map_err(|reason| SpillError::Corrupt { offset: start.max(read), path: self.pool.dir(), reason })
+            opened.map_err(|reason| SpillError::Corrupt { offset: start, path: self.pool.dir(), reason })
         });
     }
 

@@ -178,10 +178,24 @@ fn fail_every_call<P: Platform + 'static>(
     platform: impl Fn() -> P,
     check: impl Fn(usize, &Outcome),
 ) {
+    for encrypt in [false, true] {
+        fail_every_call_of(encrypt, name, kind, forever, &platform, &check);
+    }
+}
+
+fn fail_every_call_of<P: Platform + 'static>(
+    encrypt: bool,
+    name: &str,
+    kind: Kind,
+    forever: bool,
+    platform: impl Fn() -> P,
+    check: impl Fn(usize, &Outcome),
+) {
     for at in 0.. {
         let plan = Arc::new(Plan::new(at, forever, kind));
         let faulty = Faulty { platform: platform(), plan: plan.clone() };
-        let outcome = within(&format!("{name} at call {at}"), move || script(small(), faulty));
+        let what = format!("{name} at call {at}, encrypted: {encrypt}");
+        let outcome = within(&what, move || script(small().encrypt(encrypt), faulty));
         check(at, &outcome);
         // On a busy machine the reader may have begun too early, and the script made fewer calls than it does.
         if plan.calls() <= at && outcome.stalled {
@@ -349,7 +363,7 @@ impl Dice {
 fn two_threads(seed: u64, platform: impl Platform + 'static) {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let memory = (64 << 10) + dice.roll(5) as usize * 7_777;
-    let (buffer, shared) = buffer(SpillBuffer::builder().memory_limit(memory), platform);
+    let (buffer, shared) = buffer(SpillBuffer::builder().memory_limit(memory).encrypt(seed % 2 == 0), platform);
     let (writer, reader) = buffer.into_split();
     let (mut writer, mut reader) = (writer.into_blocking(), reader.into_blocking());
     let control = reader.control();

@@ -155,9 +155,10 @@ impl RawFile for FaultyFile {
     }
 }
 
-/// A disk in memory. Every other cached read has to wait, so that both ways of reading are taken.
+/// A disk in memory. Every other cached read has to wait, so that both ways of reading are taken; unless all are `cached`.
 #[derive(Debug, Default)]
 pub(crate) struct Scripted {
+    pub(crate) cached: bool,
     pub(crate) file_size_limit: Option<u64>,
     pub(crate) memory_backed: Option<&'static str>,
     pub(crate) free_space: Option<u64>,
@@ -165,7 +166,7 @@ pub(crate) struct Scripted {
 
 impl Platform for Scripted {
     fn create(&self, _: &Path) -> io::Result<Box<dyn RawFile>> {
-        Ok(Box::<ScriptedFile>::default())
+        Ok(Box::new(ScriptedFile { cached: self.cached, ..ScriptedFile::default() }))
     }
 
     fn memory_backed(&self, _: &Path) -> io::Result<Option<&'static str>> {
@@ -183,6 +184,7 @@ impl Platform for Scripted {
 
 #[derive(Debug, Default)]
 struct ScriptedFile {
+    cached: bool,
     bytes: Mutex<Vec<u8>>,
     cached_reads: AtomicUsize,
 }
@@ -215,7 +217,7 @@ impl RawFile for ScriptedFile {
     }
 
     fn read_cached(&self, bufs: &mut [io::IoSliceMut<'_>], at: u64) -> io::Result<usize> {
-        if self.cached_reads.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+        if !self.cached && self.cached_reads.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.read_at(bufs, at)
