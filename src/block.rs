@@ -337,17 +337,24 @@ mod tests {
     #[test]
     fn a_secret_block_is_wiped_as_far_as_it_ever_was_filled() {
         const ODD: usize = 128 << 10;
+        fn seal(block: &mut Block, len: usize) {
+            let sealed = block.seal_from(&[7; 5000][..len], |_, into| {
+                into.fill(9);
+                Ok::<_, ()>([1; TRAILER])
+            });
+            sealed.unwrap();
+        }
         // So that there is room on the shelf, whatever tests beside this one put there.
         keep_more(32 << 20);
-        let last = |secret: bool| {
+        let left_by = |secret: bool, fill: fn(&mut Block)| {
             // Until the same memory comes back.
             for _ in 0..1000 {
                 let block = Block::allocate(ODD, Reuse::Newest);
                 let mut block = if secret { block.secret() } else { block };
                 block.append(&[7; 5000]);
                 block.clear();
-                block.append(&[7; 10]);
-                let place = block.filled().as_ptr().addr();
+                fill(&mut block);
+                let place = block.bytes[block.start..].as_ptr().addr();
                 drop(block);
                 let mut again = Block::allocate(ODD, Reuse::Newest);
                 again.receive(5000);
@@ -357,9 +364,60 @@ mod tests {
             }
             panic!("the memory never came back")
         };
-        assert!(last(false).iter().all(|&byte| byte == 7), "the test cannot see what was there");
-        assert!(last(true).iter().all(|&byte| byte == 0));
+        let short = |block: &mut Block| {
+            block.append(&[7; 10]);
+        };
+        assert_eq!(left_by(false, short), [7; 5000], "the test cannot see what was there");
+        assert_eq!(left_by(true, short), [0; 5000]);
+        // Of what is encrypted no secret is left where it has covered what was there before.
+        assert_eq!(left_by(true, |block| seal(block, 5000)), [9; 5000]);
+        assert_eq!(left_by(true, |block| seal(block, 4999)), [0; 5000]);
+        let opened = left_by(true, |block| {
+            seal(block, 5000);
+            block.open(|bytes, _| Ok::<_, ()>(bytes.fill(7))).unwrap();
+        });
+        assert_eq!(opened, [0; 5000]);
+        let opened_in_part = left_by(true, |block| {
+            seal(block, 5000);
+            block.open(|bytes, _| Err(bytes[..100].fill(7))).unwrap_err();
+        });
+        assert_eq!(opened_in_part, [0; 5000]);
         keep_less(32 << 20);
+    }
+
+    #[test]
+    fn what_is_sealed_is_what_was_made_of_it_until_it_is_opened() {
+        let mut block = Block::allocate(8, Reuse::Newest);
+        block.seal_from(b"abc", |_, into| Err(into.fill(9))).unwrap_err();
+        assert_eq!((block.filled(), block.sealed()), (&b""[..], None));
+        let add_one = |from: &[u8], into: &mut [u8]| {
+            for (from, into) in from.iter().zip(into) {
+                *into = from + 1;
+            }
+            Ok::<_, ()>([7; TRAILER])
+        };
+        block.seal_from(b"abc", add_one).unwrap();
+        assert_eq!((block.filled(), block.sealed()), (&b"bcd"[..], Some(&[7; TRAILER])));
+        let mut copy = Block::allocate(8, Reuse::Newest);
+        copy.append(b"something");
+        copy.copy_from(&block);
+        assert_eq!((copy.filled(), copy.sealed()), (&b"bcd"[..], Some(&[7; TRAILER])));
+        let take_one = |bytes: &mut [u8], trailer: &[u8; TRAILER]| {
+            bytes.iter_mut().for_each(|byte| *byte -= 1);
+            if *trailer == [7; TRAILER] { Ok(()) } else { Err(()) }
+        };
+        block.open(take_one).unwrap();
+        assert_eq!((block.filled(), block.sealed()), (&b"abc"[..], None));
+        // Not a second time.
+        block.open(take_one).unwrap();
+        assert_eq!(block.filled(), b"abc");
+        // Whatever is filled anew is not what was sealed.
+        for anew in [Block::clear, |block: &mut Block| block.truncate(2), |block: &mut Block| block.receive(3)] {
+            let mut again = Block::allocate(8, Reuse::Newest);
+            again.copy_from(&copy);
+            anew(&mut again);
+            assert_eq!(again.sealed(), None);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    Codec, GROW, Part, Progress, Punched, ReadFault, SpillFile, Stream, TRAILERS_AHEAD, TrailersAhead, Wanted,
+    Cipher, Codec, GROW, Part, Progress, Punched, ReadFault, SpillFile, Stream, TRAILERS_AHEAD, TrailersAhead, Wanted,
     sys::{Platform, RawFile, System, faulty::Scripted},
 };
 use crate::{
@@ -151,6 +151,14 @@ fn file_with(limit: Option<u64>) -> (SpillFile, Arc<Listed>) {
 
 fn file() -> (SpillFile, Arc<Listed>) {
     file_with(None)
+}
+
+/// One whose slots are encrypted.
+fn sealed_file() -> (SpillFile, Arc<Listed>, Arc<Cipher>) {
+    let (listed, cipher) = (Arc::new(Listed::default()), Arc::new(Cipher::new().unwrap()));
+    let place = Place { dir: Some("/listed".into()), allow_memory_backed: false };
+    let file = SpillFile::create(&Disk(listed.clone()), &place, geometry(), Some(cipher.clone()), 0).unwrap();
+    (file, listed, cipher)
 }
 
 fn stream() -> Stream {
@@ -394,6 +402,43 @@ fn c14_trailers_that_were_read_ahead_are_not_kept_when_the_disk_is_drained() {
     assert_eq!(ahead.trailers.len(), 4);
     all_done(&read(&file, wanted(SlotRun::new(2, 2), 0), &mut ahead, false).unwrap(), 2);
     assert!(ahead.trailers.capacity() == 0, "a drained stream holds nothing");
+}
+
+/// What the writer has sealed is written where it lies, in one call as long as there is more of it; the rest four at a time.
+#[test]
+fn c10_what_is_sealed_already_is_written_as_it_is_and_the_rest_is_sealed_for_it() {
+    let run = SlotRun::new(0, 12);
+    let sealed_ones = [1, 2, 3, 4, 5, 11];
+    // By the writes that succeed: how many blocks are on disk.
+    let calls = [(Some(0), 0), (Some(1), 1), (Some(2), 6), (Some(3), 10), (Some(4), 11), (None, 12)];
+    for (fails_at, done) in calls {
+        let (file, listed, cipher) = sealed_file();
+        let mut blocks = blocks(run);
+        for at in sealed_ones {
+            let (start, block) = &mut blocks[at];
+            let mut sealed = Block::allocate(BLOCK, Reuse::Newest);
+            sealed.seal_from(block.filled(), |src, into| cipher.seal(7, *start, src, into)).unwrap();
+            *block = Arc::new(sealed);
+        }
+        listed.then(&vec![Done; 1 + fails_at.unwrap_or(0)]);
+        if fails_at.is_some() {
+            listed.answers.lock().unwrap().push_back(Fails(Other));
+        }
+        let progress = file.write(Part { stream: stream(), run, blocks: &blocks });
+        assert_eq!((progress.done, progress.fault.is_none()), (done, fails_at.is_none()), "{fails_at:?}");
+        let written: Vec<_> = listed
+            .calls()
+            .into_iter()
+            .filter_map(|call| match call {
+                Call::Write(at, len) if at >= geometry().payload(0) => Some(len / BLOCK),
+                _ => None,
+            })
+            .collect();
+        let expected = [1, 5, 4, 1, 1];
+        assert_eq!(written, expected[..fails_at.map_or(5, |at| at + 1)]);
+        let read_back = read(&file, wanted(SlotRun::new(0, done as u64), 0), &mut TrailersAhead::default(), false);
+        all_done(&read_back.unwrap(), done);
+    }
 }
 
 #[test]

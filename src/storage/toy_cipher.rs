@@ -44,11 +44,12 @@ fn change(bytes: &mut [u8]) {
     }
 }
 
+/// Length (8 bytes), stream (8), index (8) and CRC32C of what was sealed: stream and index lie where tests look for them.
 fn trailer(stream: u64, index: u64, sealed: &[u8]) -> Trailer {
     let mut trailer = [0; TRAILER];
-    trailer[..8].copy_from_slice(&stream.to_le_bytes());
-    trailer[8..16].copy_from_slice(&index.to_le_bytes());
-    trailer[16..24].copy_from_slice(&(sealed.len() as u64).to_le_bytes());
+    trailer[..8].copy_from_slice(&(sealed.len() as u64).to_le_bytes());
+    trailer[8..16].copy_from_slice(&stream.to_le_bytes());
+    trailer[16..24].copy_from_slice(&index.to_le_bytes());
     trailer[24..28].copy_from_slice(&crc_fast::crc32_iscsi(sealed).to_le_bytes());
     trailer
 }
