@@ -374,12 +374,22 @@ mod tests {
         assert_eq!(left_by(true, |block| seal(block, 4999)), [0; 5000]);
         let opened = left_by(true, |block| {
             seal(block, 5000);
-            block.open(|bytes, _| Ok::<_, ()>(bytes.fill(7))).unwrap();
+            block
+                .open(|bytes, _| {
+                    bytes.fill(7);
+                    Ok::<_, ()>(())
+                })
+                .unwrap();
         });
         assert_eq!(opened, [0; 5000]);
         let opened_in_part = left_by(true, |block| {
             seal(block, 5000);
-            block.open(|bytes, _| Err(bytes[..100].fill(7))).unwrap_err();
+            block
+                .open(|bytes, _| {
+                    bytes[..100].fill(7);
+                    Err("it is damaged")
+                })
+                .unwrap_err();
         });
         assert_eq!(opened_in_part, [0; 5000]);
         keep_less(32 << 20);
@@ -388,7 +398,11 @@ mod tests {
     #[test]
     fn what_is_sealed_is_what_was_made_of_it_until_it_is_opened() {
         let mut block = Block::allocate(8, Reuse::Newest);
-        block.seal_from(b"abc", |_, into| Err(into.fill(9))).unwrap_err();
+        let fails = |_: &[u8], into: &mut [u8]| {
+            into.fill(9);
+            Err("no number is left")
+        };
+        block.seal_from(b"abc", fails).unwrap_err();
         assert_eq!((block.filled(), block.sealed()), (&b""[..], None));
         let add_one = |from: &[u8], into: &mut [u8]| {
             for (from, into) in from.iter().zip(into) {
@@ -403,7 +417,9 @@ mod tests {
         copy.copy_from(&block);
         assert_eq!((copy.filled(), copy.sealed()), (&b"bcd"[..], Some(&[7; TRAILER])));
         let take_one = |bytes: &mut [u8], trailer: &[u8; TRAILER]| {
-            bytes.iter_mut().for_each(|byte| *byte -= 1);
+            for byte in bytes {
+                *byte -= 1;
+            }
             if *trailer == [7; TRAILER] { Ok(()) } else { Err(()) }
         };
         block.open(take_one).unwrap();

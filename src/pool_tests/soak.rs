@@ -280,7 +280,7 @@ fn round(seed: u64, platform: impl Platform + 'static, current: &Seen) -> u64 {
     let (memory, disk) = (dice.of(&[MIB, 2 * MIB]), dice.of(&[2, 4, 12]) << 20);
     let pool = SpillPool::builder().memory_limit(memory).disk_limit(disk).retain(dice.of(&[0, 1 << 20, 64 << 20]));
     // Whose a slot was cannot be seen where it is encrypted in earnest.
-    let encrypt = cfg!(not(feature = "encryption")) && seed % 3 == 0;
+    let encrypt = cfg!(not(feature = "encryption")) && seed.is_multiple_of(3);
     let pool = pool.encrypt(encrypt).assisted(seed % 4 > 1).min_free_space(1).build_on(hooked.clone()).unwrap();
     let from_the_start = dice.roll(2) == 0;
     *current.lock().unwrap() = Some(pool.clone());

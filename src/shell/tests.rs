@@ -363,7 +363,8 @@ impl Dice {
 fn two_threads(seed: u64, platform: impl Platform + 'static) {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let memory = (64 << 10) + dice.roll(5) as usize * 7_777;
-    let (buffer, shared) = buffer(SpillBuffer::builder().memory_limit(memory).encrypt(seed % 2 == 0), platform);
+    let (buffer, shared) =
+        buffer(SpillBuffer::builder().memory_limit(memory).encrypt(seed.is_multiple_of(2)), platform);
     let (writer, reader) = buffer.into_split();
     let (mut writer, mut reader) = (writer.into_blocking(), reader.into_blocking());
     let control = reader.control();
