@@ -97,12 +97,14 @@ impl Builder {
     /// Whether what goes to disk is encrypted; `true` by default, where this feature is built in.
     ///
     /// With AES-256-GCM: each slot with a nonce of its own, bound to its stream and its place there, under a key that is made
-    /// with the temp file and never leaves memory. What is read back is then always authenticated, whatever
+    /// with the first temp file and never leaves memory. What is read back is then always authenticated, whatever
     /// [`verify`](Self::verify) says, and blocks are wiped when they are freed.
     ///
-    /// Payload is never encrypted where it lies, for a reader may be about to take it: each I/O thread that writes, at most four
-    /// for a temp directory, has four blocks of its own for that, 256 KiB at most. This is besides the `memory_limit` of buffers,
-    /// whose whole window is theirs. Two of these threads may work for one buffer: one encrypts while the other writes.
+    /// A writer whose reader is behind encrypts instead of copying, where it hands over whole blocks (16, 32 or 64 KiB; their
+    /// multiples are good pieces to write). What it wrote in other pieces an I/O thread encrypts, never where it lies, for a reader
+    /// may be about to take it: each that writes, at most four for a temp directory, has four blocks of its own for that, 256 KiB at
+    /// most. This is besides the `memory_limit` of buffers, whose whole window is theirs. Two of these threads may work for one
+    /// buffer: one encrypts while the other writes.
     #[cfg(any(feature = "encryption", test))]
     pub fn encrypt(mut self, encrypt: bool) -> Self {
         self.settings.encrypt = Some(encrypt);

@@ -13,7 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stats", &[]),
     ("slot", &[]),
     ("copy", &[]),
-    ("block", &["copy"]),
+    ("block", &["copy", "slot"]),
     ("sync", &[]),
     ("clock", &["sync"]),
     ("lender", &[]),
@@ -204,6 +204,7 @@ fn sources() -> Vec<(PathBuf, String)> {
             } else if ![
                 "lib.rs",
                 "tests.rs",
+                "sealed.rs",
                 "stories.rs",
                 "model.rs",
                 "herd.rs",
