@@ -1,6 +1,7 @@
 //! The core alone: properties over the model, and what single cases show better.
 
 mod jobs;
+mod sealed;
 
 use proptest::prelude::*;
 
