@@ -1,9 +1,9 @@
 //! Blocks that were encrypted on their way in and are still in memory, case by case.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use super::{
-    super::{Core, Front, Room, WriteJob, Wrote},
+    super::{Core, Front, Room, WriteFault, WriteJob, Wrote},
     eio, of, settle,
 };
 use crate::{
@@ -149,16 +149,18 @@ fn c04_the_memory_for_a_copy_is_asked_for_of_those_who_have_it() {
 /// The model found a reader that waited for ever: for the memory of a copy, when none was needed any more.
 #[test]
 fn c07_a_reader_that_waits_for_the_memory_of_a_copy_goes_on_when_the_write_has_ended() {
-    for done in [1, 0] {
-        let budget = Arc::new(Budget::new(32 * 64, 64));
-        let (mut core, job) = on_its_way(Some(budget.clone()));
-        while budget.take(64, Purpose::Read) {}
-        assert!(matches!(core.front(), Front::Wait));
-        core.park_reader();
-        assert!(!core.settle(0).reader);
-        core.wrote(job, Wrote { done, fault: (done == 0).then(eio) }, 0);
-        assert!(core.settle(0).reader, "done: {done}");
-    }
+    let budget = Arc::new(Budget::new(32 * 64, 64));
+    let (mut core, job) = on_its_way(Some(budget.clone()));
+    while budget.take(64, Purpose::Read) {}
+    assert!(matches!(core.front(), Front::Wait));
+    core.park_reader();
+    assert!(!core.settle(0).reader);
+    // It stays where it is, and nobody else writes it.
+    let full = WriteFault::Full(Arc::new(io::ErrorKind::StorageFull.into()));
+    core.wrote(job, Wrote { done: 0, fault: Some(full) }, 0);
+    assert!(core.settle(0).reader);
+    assert!(open(&mut core));
+    read(&mut core);
 }
 
 #[test]
