@@ -77,10 +77,10 @@ impl Core {
         (self.disk.spilling && !self.disk.ahead) || self.squeezed || self.memory.is_tight()
     }
 
-    /// Whether what is written now is to be encrypted on its way in, while that takes the place of a copy: it goes to disk, and
-    /// those who write it there have no time to spare. Else a reader that catches up might have to decrypt it for nothing.
+    /// Whether what is written now is to be encrypted on its way in, where that takes the place of a copy: it will go to disk.
+    /// Else a reader that keeps up would have to decrypt it for nothing.
     pub(crate) fn seals(&self) -> bool {
-        (self.disk.spilling && !self.disk.ahead) || self.squeezed
+        self.disk.spilling || self.squeezed
     }
 
     /// The stream's offset of the first byte of the block that was [taken](Self::take_tail).

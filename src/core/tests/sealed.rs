@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{
     super::{Core, Front, Room, WriteFault, WriteJob, Wrote},
-    eio, of, settle,
+    eio, fill_and_park, of, settle, spilling,
 };
 use crate::{
     block::Block,
@@ -79,6 +79,23 @@ fn on_its_way(lender: Option<Arc<dyn Lender>>) -> (Core, WriteJob) {
         core.wrote(job, Wrote { done, fault: None }, 0);
         settle(&mut core, 0);
     }
+}
+
+/// Where the reader keeps up that would be for nothing.
+#[test]
+fn c10_what_is_written_is_encrypted_where_it_goes_to_disk() {
+    let mut core = Core::new(of(4, u64::MAX, OnFull::Wait), None);
+    write_sealed(&mut core);
+    assert!(!core.seals());
+    while !core.squeeze() {}
+    assert!(core.seals(), "others need its memory");
+    assert!(open(&mut core));
+    read(&mut core);
+    assert!(!core.seals(), "the reader goes on");
+    fill_and_park(&mut core, 0);
+    assert!(!core.seals());
+    spilling(&mut core, 0);
+    assert!(core.seals(), "patience is over");
 }
 
 #[test]
