@@ -57,8 +57,8 @@ pub(crate) struct Block {
     capacity: usize,
     /// The CRC32C of what is filled, where somebody had the time to reckon it before it was asked for.
     checksum: Option<u32>,
-    /// What is filled is encrypted, and this is the trailer of a slot that holds it.
-    sealed: Option<[u8; TRAILER]>,
+    /// What is filled is encrypted, and this is the trailer of a slot that holds it. Boxed, for few blocks have it and all are moved.
+    sealed: Option<Box<[u8; TRAILER]>>,
     /// Wiped before anybody else gets the memory, as far as it was filled.
     secret: bool,
     /// How much was filled before `len` was less again.
@@ -107,7 +107,7 @@ impl Block {
         debug_assert_eq!(self.len, 0);
         self.receive(src.len());
         match seal(src, self.filled_mut()) {
-            Ok(trailer) => self.sealed = Some(trailer),
+            Ok(trailer) => self.sealed = Some(Box::new(trailer)),
             Err(error) => {
                 self.clear();
                 return Err(error);
@@ -119,7 +119,7 @@ impl Block {
     /// The trailer that goes with what is filled, if that is encrypted.
     #[inline]
     pub(crate) fn sealed(&self) -> Option<&[u8; TRAILER]> {
-        self.sealed.as_ref()
+        self.sealed.as_deref()
     }
 
     /// Has `open` make of what is filled, with its trailer, what it was before. If it fails, neither is left.
@@ -132,7 +132,7 @@ impl Block {
     pub(crate) fn copy_from(&mut self, other: &Self) {
         self.clear();
         self.append(other.filled());
-        self.sealed = other.sealed;
+        self.sealed.clone_from(&other.sealed);
     }
 
     /// Reckons the checksum now, on the core that has just filled the block.
