@@ -311,7 +311,9 @@ fn c06_a_region_that_one_stream_freed_is_the_next_ones() {
     });
 }
 
-/// One gives memory back while another waits for it: whoever gives is the one who tells, in the same call.
+/// One gives memory back while another waits for it: whoever gives is the one who tells, in the same call. Now and then the pool
+/// itself looks at that very moment who can be served, and is the one who tells, a moment later: this test failed on a busy
+/// machine, for it took that for nobody.
 #[test]
 fn c04_memory_that_comes_back_is_told_at_once_to_who_waits_for_it() {
     #[derive(Default)]
@@ -321,7 +323,7 @@ fn c04_memory_that_comes_back_is_told_at_once_to_who_waits_for_it() {
             self.0.fetch_add(1, SeqCst);
         }
     }
-    for dropped in [false, true] {
+    let told_at_once = |dropped: bool| {
         let pool = SpillPool::builder().memory_limit(MIB).disk_limit(0).temp_dir("/told");
         let pool = pool.build_on(Hooked::new(Scripted::default(), |_| Act::Go)).unwrap();
         let split = || pool.builder().memory_limit(MIB).build().unwrap().into_split();
@@ -343,6 +345,11 @@ fn c04_memory_that_comes_back_is_told_at_once_to_who_waits_for_it() {
             assert!(Pin::new(&mut reader).poll_read(&mut cx, &mut buf).is_ready());
             assert_eq!(buf.filled().len(), 4 * BLOCK);
         }
-        assert!(count.0.load(SeqCst) > before, "dropped: {dropped}");
+        let at_once = count.0.load(SeqCst) > before;
+        eventually("it is told", || count.0.load(SeqCst) > before);
+        at_once
+    };
+    for dropped in [false, true] {
+        assert!((0..5).any(|_| told_at_once(dropped)), "dropped: {dropped}");
     }
 }
