@@ -106,7 +106,8 @@ pub enum SpillError {
         /// What the system said; also this error's `source()`.
         source: Arc<io::Error>,
     },
-    /// What was read back from the temp file is not what was written there.
+    /// What was read back from the temp file is not what was written there; or what was encrypted for it and read before it got there
+    /// does not open any more, for the memory is bad.
     #[non_exhaustive]
     Corrupt {
         /// The stream's offset, in bytes, of the first byte that cannot be trusted.

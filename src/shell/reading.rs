@@ -1,5 +1,5 @@
-//! Handing bytes out. Never copies more than [`STEAL`] bytes under the lock, but to decrypt a block, and never waits for the
-//! disk: what the page cache does not have at once, an I/O thread reads.
+//! Handing bytes out. Never copies more than [`STEAL`] bytes under the lock, but may decrypt a block there, and never waits for
+//! the disk: what the page cache does not have at once, an I/O thread reads.
 
 use std::{
     fmt, mem,

@@ -280,12 +280,11 @@ impl SpillFile {
         let mut done = 0;
         let is_sealed = |(_, (_, block)): &(Stream, &(u64, Arc<Block>))| block.sealed().is_some();
         for alike in blocks.chunk_by(|this, next| is_sealed(this) == is_sealed(next)) {
-            let at_once = if alike.iter().all(is_sealed) { alike.len() } else { SEALED };
-            for blocks in alike.chunks(at_once) {
+            let sealed = alike.iter().all(is_sealed);
+            for blocks in alike.chunks(if sealed { alike.len() } else { SEALED }) {
                 let at = self.geometry.payload(piece.first) + done as u64;
-                let sealed: Option<Vec<_>> = blocks.iter().map(|(_, (_, block))| block.sealed().copied()).collect();
-                let (written, fault) = if let Some(sealed) = sealed {
-                    trailers.extend(sealed);
+                let (written, fault) = if sealed {
+                    trailers.extend(blocks.iter().filter_map(|(_, (_, block))| block.sealed()));
                     let mut bufs: Vec<_> = blocks.iter().map(|(_, (_, block))| IoSlice::new(block.filled())).collect();
                     self.write_all(&mut bufs, at)
                 } else {
