@@ -40,6 +40,12 @@ pub(crate) trait Work: Any + Send + Sync {
     }
 }
 
+/// A reader that a thread reads ahead of, into memory that counts for nobody.
+pub(crate) trait ReadAhead: Send + Sync {
+    /// Whether it has come for what is ready. If not, that has been dropped.
+    fn keeps_up(&self) -> bool;
+}
+
 /// Tells a thread that waits for a few microseconds, which is less than a sleep and a wake-up take.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
@@ -70,6 +76,8 @@ impl Bell {
 pub(crate) struct Lane {
     state: Mutex<State>,
     work: Condvar,
+    /// As many as there are threads at most.
+    read_ahead: Mutex<Vec<Weak<dyn ReadAhead>>>,
 }
 
 #[derive(Default)]
@@ -125,6 +133,25 @@ impl Lane {
         drop(state);
         self.work.notify_one();
         Ok(())
+    }
+
+    /// Whether there may be one more reader that is read ahead of. It is, from then on.
+    pub(crate) fn may_read_ahead(&self, who: Weak<dyn ReadAhead>) -> bool {
+        let mut those = self.read_ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        those.retain(|one| !one.ptr_eq(&who));
+        let mut asked = Vec::new();
+        if those.len() >= MAX_THREADS {
+            asked.extend(those.iter().filter_map(Weak::upgrade));
+            *those = asked.iter().filter(|one| one.keeps_up()).map(Arc::downgrade).collect();
+        }
+        let may = those.len() < MAX_THREADS;
+        if may {
+            those.push(who);
+        }
+        drop(those);
+        // One of these may be the last share of a buffer, and so of a user's error.
+        drop(asked);
+        may
     }
 
     #[cfg(test)]

@@ -268,6 +268,26 @@ impl Core {
 
     /// Begins to read what [`wants_read`](Self::wants_read) said, or as much of it as the lender has
     /// memory for. [`did_read`](Self::did_read) must follow.
+    /// How far the reader has come.
+    pub(crate) fn read_to(&self) -> u64 {
+        self.cursor.read
+    }
+
+    /// The first slot on disk that begins at `from` or behind it: the stream's offset of its first byte, its place, its length
+    /// in bytes, and how many slots of the stream lie behind it.
+    pub(crate) fn slot_from(&self, from: u64) -> Option<(u64, SlotRun, usize, u64)> {
+        const LOOK: usize = 64;
+        let block = self.limits.block as u64;
+        self.ledger.iter().take(LOOK).find_map(|entry| {
+            let Place::Disk(run) = entry.place else { return None };
+            let at = from.saturating_sub(entry.start).div_ceil(block);
+            let behind = run.count.checked_sub(at + 1)?;
+            let start = entry.start + at * block;
+            let len = block.min(entry.end() - start) as usize;
+            Some((start, SlotRun::one(run.first + at), len, behind))
+        })
+    }
+
     pub(crate) fn start_read(&mut self) -> Option<ReadJob> {
         let wanted = self.wants_read()?;
         let Some(&Entry { start, len, place: Place::Disk(run) }) = self.ledger.front() else { return None };

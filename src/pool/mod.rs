@@ -35,7 +35,7 @@ use crate::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    threads::{Lane, Work},
+    threads::{Lane, ReadAhead, Work},
 };
 
 /// What a stand-alone buffer's file keeps for reuse, in bytes.
@@ -178,6 +178,11 @@ impl Pool {
     /// Has work done on an I/O thread.
     pub(crate) fn submit(&self, work: Arc<dyn Work>) -> io::Result<()> {
         self.lane.get_or_init(|| Lane::of(&self.place)).submit(work)
+    }
+
+    /// Whether this buffer's thread may read ahead: there is memory for a few at a time. Without any buffer's lock.
+    pub(crate) fn may_read_ahead(&self, who: Weak<dyn ReadAhead>) -> bool {
+        self.lane.get().is_some_and(|lane| lane.may_read_ahead(who))
     }
 
     /// The directory, for errors that come before there is a file.

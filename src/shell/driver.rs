@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Jobs that one buffer has done before it is another's turn.
-const TURN: usize = 8;
+pub(super) const TURN: usize = 8;
 
 /// How long the driver waits at most for a buffer's next job before it goes; and never longer than the last one took.
 const LINGER: Duration = Duration::from_micros(100);
@@ -323,7 +323,7 @@ fn drop_quietly(one: Arc<Shared>) {
 }
 
 /// A job that panics is a job that failed: nobody must wait for it for ever.
-fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, io::Error> {
+pub(super) fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, io::Error> {
     catch_unwind(AssertUnwindSafe(job)).map_err(|said| {
         let said: &str = match (said.downcast_ref::<&str>(), said.downcast_ref::<String>()) {
             (Some(said), _) => said,

@@ -2,6 +2,7 @@
 //! Never holds the lock across I/O, a wake-up, or anything of a user's that it drops.
 
 mod driver;
+mod prefetch;
 mod reading;
 #[cfg(test)]
 mod sealed;
@@ -21,6 +22,7 @@ use std::{
 
 use bytes::Bytes;
 
+use self::prefetch::Prefetch;
 pub(crate) use self::reading::{Target, View};
 use crate::{
     block::Block,
@@ -64,6 +66,11 @@ pub(crate) struct State {
     driving: bool,
     /// A second thread writes, or is about to.
     assisted: bool,
+    /// A thread reads ahead, or is about to.
+    prefetching: bool,
+    prefetch: Option<Box<Prefetch>>,
+    /// The offset from which on that may begin.
+    prefetch_from: u64,
     /// At work, and waits for the bell.
     lingering: bool,
     /// A read that the page cache could not serve.
@@ -144,6 +151,9 @@ impl Shared {
                 next_closed: 0,
                 driving: false,
                 assisted: false,
+                prefetching: false,
+                prefetch: None,
+                prefetch_from: 0,
                 lingering: false,
                 missed: None,
                 trailers: TrailersAhead::default(),
@@ -524,6 +534,8 @@ struct Ended {
     /// Nothing is on disk any more, nor on its way there.
     over: bool,
     released: Option<Waker>,
+    /// Nobody reads any more.
+    prefetch: Option<Box<Prefetch>>,
 }
 
 impl Ended {
@@ -532,11 +544,14 @@ impl Ended {
         let closed = if closed { mem::take(&mut state.closed) } else { Vec::new() };
         let over = !state.over && state.core.is_over();
         state.over |= over;
-        Self { closed, over, released: if over { state.released.take() } else { None } }
+        let released = if over { state.released.take() } else { None };
+        let prefetch = if state.core.reader_is_gone() { state.prefetch.take() } else { None };
+        Self { closed, over, released, prefetch }
     }
 
     /// Without the lock: it runs a user's code.
     fn tell(self, pool: &Arc<Pool>) {
+        drop(self.prefetch);
         if self.over {
             pool.close();
         }

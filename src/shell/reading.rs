@@ -271,11 +271,13 @@ impl Shared {
         let Some(job) = state.core.start_direct(target.remaining().min(MOST)) else { return (state, 0) };
         let file = self.pool.file();
         let mut ahead = mem::take(&mut state.trailers);
+        let found = self.found(&mut state, job.start);
         drop(state);
+        self.prefetch(&found);
         let wanted = Wanted { stream: self.stream, index: job.start, run: job.run, behind: job.behind };
         let progress = file.as_ref().and_then(|file| {
             let mut slots: Vec<_> = target.space(job.len).chunks_mut(block).collect();
-            file.read_cached(wanted, &mut ahead, &mut slots)
+            found.read_cached(file, wanted, &mut ahead, &mut slots)
         });
         let (good, fault) = match (progress, &file) {
             (Some(Progress { done, fault }), Some(file)) => {
@@ -288,6 +290,7 @@ impl Shared {
         let mut state = self.lock();
         state.trailers = ahead;
         let n = state.core.did_direct(&job, good, fault);
+        state.end_prefetched(found);
         target.advance(n);
         (state, n)
     }
@@ -297,12 +300,15 @@ impl Shared {
         let Some(mut job) = state.core.start_read() else { return state };
         let file = self.pool.file();
         let mut ahead = mem::take(&mut state.trailers);
+        let found = self.found(&mut state, job.start);
         drop(state);
+        self.prefetch(&found);
         match file {
             None => self.no_file(job),
             Some(file) => {
                 let wanted = self.wanted(&job);
-                if let Some(progress) = file.read_cached(wanted, &mut ahead, &mut payloads(&mut job.blocks)) {
+                let progress = found.read_cached(&file, wanted, &mut ahead, &mut payloads(&mut job.blocks));
+                if let Some(progress) = progress {
                     self.did_read(job, progress, file, ahead);
                 } else {
                     drop(file);
@@ -310,6 +316,8 @@ impl Shared {
                 }
             }
         }
-        self.lock()
+        let mut state = self.lock();
+        state.end_prefetched(found);
+        state
     }
 }

@@ -1,0 +1,234 @@
+//! Reads ahead of a reader that is at the disk, where opening what was read takes longer than reading it: an I/O thread does that
+//! for some slots while the reader does it for those before them.
+//!
+//! What is ready are copies of what the file holds, beside the ledger and in memory that is no buffer's. So nothing depends on them:
+//! what is not there, or could not be read, the reader reads itself, and meets the error itself.
+
+use std::{collections::VecDeque, mem, time::Duration};
+
+use super::{
+    Shared, State,
+    driver::{TURN, guarded},
+};
+use crate::{
+    block::{Block, Reuse},
+    clock,
+    storage::{Progress, ReadFault, SpillFile, TrailersAhead, Wanted},
+    sync::{Arc, Weak},
+    threads::{Lane, ReadAhead, Work},
+};
+
+/// Blocks that a reader may have ready, those in its own hands and the thread's among them.
+const BLOCKS: usize = 4;
+
+/// So many slots the reader reads itself before it gets to what the thread begins: each time that it catches up, so that it
+/// need not wait and the thread does not work in vain.
+const DISTANCE: u64 = 4;
+
+/// A reader that has not come for what is ready for so long loses it, if another one wants to be read ahead of.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// Slots after which one asks again for whom there was no room.
+const ASK_AGAIN: u64 = 64;
+
+/// What was read ahead of one reader.
+#[derive(Debug, Default)]
+pub(super) struct Prefetch {
+    /// In the stream's order, each with the offset of its first byte.
+    ready: VecDeque<(u64, Block)>,
+    free: Vec<Block>,
+    /// How many blocks there are, wherever they are.
+    blocks: usize,
+    /// All slots before this offset were begun, or left to the reader.
+    next: u64,
+    trailers: TrailersAhead,
+    /// When the reader last came for something.
+    asked_at: u64,
+}
+
+/// What a reader finds.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The first slot that it wants.
+    block: Option<Block>,
+    /// So many slots it had better read itself: then comes one that is ready, or may be by then.
+    alone: Option<usize>,
+    /// Another thread is to go on.
+    call: Call,
+}
+
+#[derive(Debug, Default)]
+enum Call {
+    #[default]
+    None,
+    /// If there is room for one more.
+    Begin,
+    GoOn,
+}
+
+/// What a thread does for one reader.
+struct Prefetcher(Arc<Shared>);
+
+impl Work for Prefetcher {
+    fn work(self: Arc<Self>, _: &Lane) -> bool {
+        (0..TURN).all(|_| self.0.prefetch_next())
+    }
+}
+
+impl ReadAhead for Shared {
+    fn keeps_up(&self) -> bool {
+        let mut state = self.raw_lock();
+        let Some(prefetch) = &state.prefetch else { return false };
+        if u128::from(clock::now().saturating_sub(prefetch.asked_at)) < PATIENCE.as_nanos() {
+            return true;
+        }
+        let gone = state.prefetch.take();
+        drop(state);
+        drop(gone);
+        false
+    }
+}
+
+impl State {
+    /// What is ready of the slots at `index`, where the reader is.
+    fn prefetched(&mut self, index: u64, block: u64) -> Found {
+        let mut found = Found::default();
+        if let Some(prefetch) = &mut self.prefetch {
+            prefetch.asked_at = clock::now();
+            while prefetch.ready.front().is_some_and(|(at, _)| *at < index) {
+                prefetch.free.extend(prefetch.ready.pop_front().map(|(_, block)| block));
+            }
+            let next = prefetch.ready.front().map(|(at, _)| (at - index) / block);
+            if next == Some(0) {
+                found.block = prefetch.ready.pop_front().map(|(_, block)| block);
+            }
+            found.alone = Some(next.unwrap_or(DISTANCE).clamp(1, DISTANCE) as usize);
+            if prefetch.ready.len() <= BLOCKS / 2 {
+                found.call = Call::GoOn;
+            }
+        } else if index >= self.prefetch_from {
+            found.call = Call::Begin;
+        }
+        if self.prefetching || self.core.slot_from(index + DISTANCE * block).is_none() {
+            found.call = Call::None;
+        }
+        match found.call {
+            Call::None => {}
+            Call::GoOn => self.prefetching = true,
+            Call::Begin => {
+                self.prefetching = true;
+                self.prefetch_from = index + ASK_AGAIN * block;
+                self.prefetch = Some(Box::new(Prefetch { asked_at: clock::now(), ..Prefetch::default() }));
+            }
+        }
+        found
+    }
+
+    /// The reader has what it wanted. Where nothing is left on disk, nothing is kept.
+    pub(super) fn end_prefetched(&mut self, found: Found) {
+        let Some(prefetch) = &mut self.prefetch else { return };
+        prefetch.free.extend(found.block);
+        if self.core.slot_from(0).is_none() {
+            self.prefetch = None;
+        }
+    }
+}
+
+impl Found {
+    /// Reads the first of `slots` from what was found, or up to the next that may be, if the page cache has them.
+    pub(super) fn read_cached(
+        &self,
+        file: &SpillFile,
+        wanted: Wanted,
+        trailers: &mut TrailersAhead,
+        slots: &mut [&mut [u8]],
+    ) -> Option<Progress<ReadFault>> {
+        if let (Some(block), Some(slot)) = (&self.block, slots.first_mut())
+            && block.len() == slot.len()
+        {
+            slot.copy_from_slice(block.filled());
+            return Some(Progress { done: 1, fault: None });
+        }
+        let count = self.alone.unwrap_or(slots.len()).min(slots.len());
+        file.read_cached(wanted.first(count), trailers, &mut slots[..count])
+    }
+}
+
+impl Shared {
+    /// What is ready of the slots at `index`, where the reader is. [`prefetch`](Self::prefetch) must follow.
+    pub(super) fn found(&self, state: &mut State, index: u64) -> Found {
+        let limits = self.pool.limits();
+        if limits.assisted { state.prefetched(index, limits.block as u64) } else { Found::default() }
+    }
+
+    /// Has a thread read ahead, where that is wanted. Without any lock.
+    pub(super) fn prefetch(self: &Arc<Self>, found: &Found) {
+        let go = match found.call {
+            Call::None => return,
+            Call::GoOn => true,
+            Call::Begin => {
+                let me: Weak<Self> = Arc::downgrade(self);
+                self.pool.may_read_ahead(me)
+            }
+        };
+        if go && self.pool.submit(Arc::new(Prefetcher(Arc::clone(self)))).is_ok() {
+            return;
+        }
+        let mut state = self.raw_lock();
+        state.prefetching = false;
+        let gone = state.prefetch.take();
+        drop(state);
+        drop(gone);
+    }
+
+    /// Reads one slot ahead, and says whether to go on.
+    fn prefetch_next(self: &Arc<Self>) -> bool {
+        let Some((wanted, len, memory, mut trailers)) = self.next_to_prefetch() else { return false };
+        let limits = self.pool.limits();
+        let mut memory = memory.unwrap_or_else(|| {
+            let memory = Block::allocate(limits.block, Reuse::Oldest);
+            if limits.encrypt { memory.secret() } else { memory }
+        });
+        memory.receive(len);
+        let good = self.pool.file().is_some_and(|file| {
+            let progress = guarded(|| file.read(wanted, &mut trailers, &mut [memory.filled_mut()]));
+            progress.is_ok_and(|progress| progress.fault.is_none())
+        });
+        let mut state = self.raw_lock();
+        let Some(prefetch) = &mut state.prefetch else {
+            // Nobody wants it any more.
+            state.prefetching = false;
+            drop(state);
+            return false;
+        };
+        prefetch.trailers = trailers;
+        if good {
+            prefetch.ready.push_back((wanted.index, memory));
+        } else {
+            prefetch.free.push(memory);
+        }
+        state.prefetching = good;
+        good
+    }
+
+    /// The next slot to be read ahead with its length in bytes, the memory for it if there is some already, and what was read of
+    /// trailers; `None` if enough is ready, or nothing is there.
+    fn next_to_prefetch(&self) -> Option<(Wanted, usize, Option<Block>, TrailersAhead)> {
+        let mut guard = self.raw_lock();
+        let state = &mut *guard;
+        let distance = DISTANCE * self.pool.limits().block as u64;
+        let next = state.prefetch.as_mut().and_then(|prefetch| {
+            if prefetch.free.is_empty() && prefetch.blocks >= BLOCKS {
+                return None;
+            }
+            let (index, run, len, behind) = state.core.slot_from(prefetch.next.max(state.core.read_to() + distance))?;
+            prefetch.next = index + len as u64;
+            let memory = prefetch.free.pop();
+            prefetch.blocks += usize::from(memory.is_none());
+            let wanted = Wanted { stream: self.stream, index, run, behind };
+            Some((wanted, len, memory, mem::take(&mut prefetch.trailers)))
+        });
+        state.prefetching = next.is_some();
+        next
+    }
+}
