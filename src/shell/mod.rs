@@ -3,6 +3,8 @@
 
 mod driver;
 mod prefetch;
+#[cfg(test)]
+mod prefetched;
 mod reading;
 #[cfg(test)]
 mod sealed;
@@ -534,7 +536,7 @@ struct Ended {
     /// Nothing is on disk any more, nor on its way there.
     over: bool,
     released: Option<Waker>,
-    /// Nobody reads any more.
+    /// Nothing is left to be read ahead of.
     prefetch: Option<Box<Prefetch>>,
 }
 
@@ -545,8 +547,7 @@ impl Ended {
         let over = !state.over && state.core.is_over();
         state.over |= over;
         let released = if over { state.released.take() } else { None };
-        let prefetch = if state.core.reader_is_gone() { state.prefetch.take() } else { None };
-        Self { closed, over, released, prefetch }
+        Self { closed, over, released, prefetch: state.take_prefetch() }
     }
 
     /// Without the lock: it runs a user's code.

@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// Blocks that a reader may have ready, those in its own hands and the thread's among them.
-const BLOCKS: usize = 4;
+pub(super) const BLOCKS: usize = 4;
 
 /// So many slots the reader reads itself before it gets to what the thread begins: each time that it catches up, so that it
 /// need not wait and the thread does not work in vain.
-const DISTANCE: u64 = 4;
+pub(super) const DISTANCE: u64 = 4;
 
 /// A reader that has not come for what is ready for so long loses it, if another one wants to be read ahead of.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -44,6 +44,23 @@ pub(super) struct Prefetch {
     trailers: TrailersAhead,
     /// When the reader last came for something.
     asked_at: u64,
+}
+
+#[cfg(test)]
+impl Prefetch {
+    pub(super) fn ready_blocks(&self) -> usize {
+        assert!(self.ready.iter().is_sorted_by_key(|(at, _)| *at));
+        assert!(self.blocks <= BLOCKS && self.ready.len() + self.free.len() <= self.blocks);
+        self.ready.len()
+    }
+
+    pub(super) fn ready_from(&self) -> Option<u64> {
+        self.ready.front().map(|(at, _)| *at)
+    }
+
+    pub(super) fn asked(&mut self, at: u64) {
+        self.asked_at = at;
+    }
 }
 
 /// What a reader finds.
@@ -124,13 +141,16 @@ impl State {
         found
     }
 
-    /// The reader has what it wanted. Where nothing is left on disk, nothing is kept.
+    /// The reader has what it wanted.
     pub(super) fn end_prefetched(&mut self, found: Found) {
-        let Some(prefetch) = &mut self.prefetch else { return };
-        prefetch.free.extend(found.block);
-        if self.core.slot_from(0).is_none() {
-            self.prefetch = None;
+        if let Some(prefetch) = &mut self.prefetch {
+            prefetch.free.extend(found.block);
         }
+    }
+
+    /// Gives up what is kept where nothing is left on disk.
+    pub(super) fn take_prefetch(&mut self) -> Option<Box<Prefetch>> {
+        if self.prefetch.is_some() && self.core.slot_from(0).is_none() { self.prefetch.take() } else { None }
     }
 }
 

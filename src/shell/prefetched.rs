@@ -1,0 +1,332 @@
+//! A reader that is read ahead of, on a disk that tells both apart: whatever becomes of what was read ahead, it only saves work.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use futures_util::FutureExt;
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+
+use super::{
+    Shared,
+    prefetch::{BLOCKS, DISTANCE},
+    tests::eventually,
+};
+use crate::{
+    SpillBuffer, SpillReader, SpillWriter,
+    core::{Front, model::byte_at},
+    slot::Geometry,
+    storage::sys::{
+        faulty::Scripted,
+        hooked::{Act, Call, Hooked},
+    },
+};
+
+const BLOCK: usize = 64 << 10;
+const WINDOW: usize = 16 * BLOCK;
+
+/// The reader asks the page cache, which has everything; who reads ahead does not ask it.
+#[derive(Default)]
+struct Disk {
+    /// Slots that were read by either, by place.
+    by_reader: Mutex<BTreeSet<u64>>,
+    ahead: Mutex<BTreeSet<u64>>,
+    /// So many reads ahead of the reader have begun, and whether they wait there.
+    begun: AtomicUsize,
+    closed: AtomicBool,
+}
+
+impl Disk {
+    fn read(&self, len: usize, at: u64, cached: bool) {
+        let places = (at..at + len as u64).step_by(BLOCK).filter(|_| len >= BLOCK);
+        if cached {
+            self.by_reader.lock().unwrap().extend(places);
+            return;
+        }
+        self.begun.fetch_add(1, SeqCst);
+        eventually("it may go on", || !self.closed.load(SeqCst));
+        self.ahead.lock().unwrap().extend(places);
+    }
+}
+
+struct Pipe {
+    disk: Arc<Disk>,
+    writer: SpillWriter,
+    reader: SpillReader,
+    shared: Arc<Shared>,
+    read: u64,
+}
+
+impl Pipe {
+    /// All of this many slots are on disk, and the reader is there.
+    fn at_the_disk(dir: &str, slots: usize, ahead: impl Fn(usize) -> Act + Send + Sync + 'static) -> Self {
+        let disk = Arc::new(Disk::default());
+        let platform = Hooked::new(Scripted { cached: true, ..Scripted::default() }, {
+            let (disk, reads) = (Arc::clone(&disk), AtomicUsize::new(0));
+            move |call| match *call {
+                Call::Read { len, at, cached, .. } => {
+                    disk.read(len, at, cached);
+                    if cached { Act::Go } else { ahead(reads.fetch_add(1, SeqCst)) }
+                }
+                _ => Act::Go,
+            }
+        });
+        let options = SpillBuffer::builder().memory_limit(WINDOW).encrypt(true).temp_dir(dir).settings().check();
+        let shared = Shared::on(&options.unwrap(), Some(platform));
+        let (writer, reader) = SpillBuffer::of(shared.clone()).into_split();
+        assert_eq!(shared.pool.limits().block, BLOCK);
+        let mut pipe = Self { disk, writer, reader, shared, read: 0 };
+        pipe.write(WINDOW / BLOCK + slots);
+        eventually("the reader is at the disk", || {
+            let there = matches!(pipe.shared.lock().core.front(), Front::Disk);
+            if !there {
+                pipe.read_some("read", BLOCK);
+            }
+            there
+        });
+        pipe
+    }
+
+    fn write(&mut self, blocks: usize) {
+        let mut at = self.shared.stats().written;
+        let end = at + (blocks * BLOCK) as u64;
+        let mut cx = Context::from_waker(Waker::noop());
+        eventually("it is written", || {
+            let piece: Vec<u8> = (at..end.min(at + BLOCK as u64)).map(byte_at).collect();
+            if let Poll::Ready(n) = tokio::io::AsyncWrite::poll_write(Pin::new(&mut self.writer), &mut cx, &piece) {
+                at += n.unwrap() as u64;
+            }
+            at == end
+        });
+    }
+
+    /// Reads at most so much, if something is there.
+    fn read_some(&mut self, way: &str, most: usize) -> usize {
+        let mut cx = Context::from_waker(Waker::noop());
+        let is_right = |from: u64, bytes: &[u8]| {
+            let right = bytes.iter().zip(from..).all(|(byte, at)| *byte == byte_at(at));
+            assert!(right, "wrong bytes behind {from}");
+        };
+        let n = match way {
+            "read" => {
+                let mut space = vec![0; most];
+                let mut buf = ReadBuf::new(&mut space);
+                if let Poll::Ready(read) = Pin::new(&mut self.reader).poll_read(&mut cx, &mut buf) {
+                    read.unwrap();
+                }
+                is_right(self.read, buf.filled());
+                buf.filled().len()
+            }
+            "chunk" => {
+                let chunk = self.reader.next_chunk().now_or_never().map(|chunk| chunk.unwrap().unwrap_or_default());
+                is_right(self.read, chunk.as_deref().unwrap_or_default());
+                chunk.map_or(0, |chunk| chunk.len())
+            }
+            _ => {
+                let Poll::Ready(bytes) = Pin::new(&mut self.reader).poll_fill_buf(&mut cx) else { return 0 };
+                let bytes = bytes.unwrap();
+                is_right(self.read, bytes);
+                let n = bytes.len().min(most);
+                Pin::new(&mut self.reader).consume(n);
+                n
+            }
+        };
+        self.read += n as u64;
+        n
+    }
+
+    fn read_to(&mut self, end: u64, way: &str, most: usize) {
+        eventually("it is read", || {
+            self.read_some(way, most.min((end - self.read) as usize));
+            self.read == end
+        });
+    }
+
+    fn read_rest(&mut self, way: &str, most: usize) {
+        self.writer.end().unwrap();
+        self.read_to(self.shared.stats().written, way, most);
+    }
+
+    /// How many blocks were read ahead and wait for the reader, all of them in order.
+    fn ready(&self) -> usize {
+        self.shared.raw_lock().prefetch.as_ref().map_or(0, |prefetch| prefetch.ready_blocks())
+    }
+
+    fn is_read_ahead_of(&self) -> bool {
+        self.shared.raw_lock().prefetch.is_some()
+    }
+
+    /// Nobody works for it any more, and there is nothing.
+    fn nothing_is_kept(&self) {
+        eventually("nothing is kept", || {
+            let state = self.shared.raw_lock();
+            state.prefetch.is_none() && !state.prefetching
+        });
+    }
+}
+
+#[test]
+fn c12_a_reader_that_stands_still_has_four_blocks_ready_which_are_not_its_next() {
+    let mut pipe = Pipe::at_the_disk("/stands-still", 40, |_| Act::Go);
+    let from = pipe.read;
+    assert!(!pipe.is_read_ahead_of());
+    assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+    eventually("it has all that it may", || pipe.ready() == BLOCKS && !pipe.shared.raw_lock().prefetching);
+    let ahead = pipe.disk.ahead.lock().unwrap().clone();
+    assert_eq!(ahead.len(), BLOCKS);
+    // The reader had a block in hands when the thread began, or had it already.
+    let nearest = from + DISTANCE * BLOCK as u64;
+    let first = pipe.shared.raw_lock().prefetch.as_ref().and_then(|prefetch| prefetch.ready_from()).unwrap();
+    assert!([nearest, nearest + BLOCK as u64].contains(&first), "{first}, and {from} was read");
+    // These are not read by the reader.
+    pipe.read_to(from + 8 * BLOCK as u64, "read", BLOCK);
+    let by_reader = pipe.disk.by_reader.lock().unwrap().clone();
+    assert!(by_reader.is_disjoint(&ahead), "{by_reader:?} and {ahead:?}");
+    pipe.read_rest("read", BLOCK);
+    pipe.nothing_is_kept();
+}
+
+/// Whatever the reader asks for, it stops before what is ready.
+#[test]
+fn c01_what_is_ready_is_what_every_kind_of_reader_gets() {
+    for (way, most) in [("read", BLOCK), ("read", 7 * BLOCK), ("read", 10_000), ("chunk", 0), ("look", 30_000)] {
+        let mut pipe = Pipe::at_the_disk("/every-kind", 60, |_| Act::Go);
+        let mut rounds = 0;
+        while pipe.shared.stats().on_disk > 12 * BLOCK as u64 {
+            pipe.read_some(way, most);
+            eventually("what may be ready is", || !pipe.shared.raw_lock().prefetching);
+            rounds += 1;
+        }
+        assert!(rounds > 3, "{way}");
+        let (by_reader, ahead) = (pipe.disk.by_reader.lock().unwrap().clone(), pipe.disk.ahead.lock().unwrap().clone());
+        assert!(ahead.len() > 20, "{way} of {most}: {} slots were read ahead", ahead.len());
+        // A long read may come to what the thread has in hands: once before each wait for it.
+        let twice = by_reader.intersection(&ahead).count();
+        assert!(twice <= if most > BLOCK { rounds } else { 0 }, "{way} of {most}: {by_reader:?} and {ahead:?}");
+        pipe.read_rest(way, most);
+        pipe.nothing_is_kept();
+    }
+}
+
+/// The thread is slow: the reader has passed what it has in hands.
+#[test]
+fn c01_what_comes_too_late_is_dropped_and_what_follows_is_not() {
+    let mut pipe = Pipe::at_the_disk("/too-late", 120, |_| Act::Go);
+    for _ in 0..3 {
+        let (from, begun) = (pipe.read, pipe.disk.begun.load(SeqCst));
+        pipe.disk.closed.store(true, SeqCst);
+        eventually("the thread has one in hands", || {
+            pipe.read_some("read", BLOCK);
+            pipe.disk.begun.load(SeqCst) > begun
+        });
+        pipe.read_to(from + 14 * BLOCK as u64, "read", BLOCK);
+        pipe.disk.closed.store(false, SeqCst);
+        // What was left behind may have been given back to the file system, and fail: then the next read has it go on.
+        eventually("it has more", || {
+            eventually("the thread is done", || !pipe.shared.raw_lock().prefetching);
+            pipe.ready() == BLOCKS || pipe.read_some("read", BLOCK) == 0
+        });
+    }
+    let ahead = pipe.disk.ahead.lock().unwrap().clone();
+    pipe.disk.by_reader.lock().unwrap().clear();
+    for _ in 0..8 {
+        pipe.read_some("read", BLOCK);
+        eventually("what may be ready is", || !pipe.shared.raw_lock().prefetching);
+    }
+    let by_reader = pipe.disk.by_reader.lock().unwrap().clone();
+    assert!(by_reader.is_disjoint(&ahead), "{by_reader:?} and {ahead:?}");
+    pipe.read_rest("read", BLOCK);
+    pipe.nothing_is_kept();
+}
+
+/// The reader reads what it wants itself then, and finds nothing wrong.
+#[test]
+fn c08_a_read_ahead_that_fails_is_nobodys_error() {
+    let fails: [fn() -> Act; 5] = [
+        || Act::Fail(io::Error::other("as planned")),
+        || Act::Panic,
+        || Act::Nothing,
+        || Act::Flip(11),
+        // Another slot of the same stream.
+        || Act::At(Geometry::new(BLOCK).payload(1)),
+    ];
+    for (i, fail) in fails.into_iter().enumerate() {
+        for each in [1, 3] {
+            let mut pipe = Pipe::at_the_disk("/fails", 40, move |n| if n % each == 0 { fail() } else { Act::Go });
+            while pipe.shared.stats().on_disk > 0 {
+                pipe.read_some("read", BLOCK);
+                eventually("the thread is done", || !pipe.shared.raw_lock().prefetching);
+            }
+            assert!(pipe.disk.begun.load(SeqCst) >= 10, "{i}, {each}");
+            pipe.read_rest("read", BLOCK);
+            pipe.nothing_is_kept();
+        }
+    }
+}
+
+/// Its reader goes, or the stream is given up, while a thread has a block in hands.
+#[test]
+fn c06_nothing_is_kept_for_a_reader_that_has_gone() {
+    for how in ["dropped", "aborted", "cancelled"] {
+        let mut pipe = Pipe::at_the_disk("/gone", 40, |_| Act::Go);
+        pipe.disk.closed.store(true, SeqCst);
+        assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+        eventually("a thread reads", || pipe.disk.begun.load(SeqCst) > 0);
+        assert!(pipe.is_read_ahead_of());
+        let control = pipe.reader.control();
+        let Pipe { disk, writer, reader, shared, .. } = pipe;
+        match how {
+            "dropped" => drop(reader),
+            "aborted" => control.abort("enough"),
+            _ => control.cancel("enough"),
+        }
+        assert!(shared.raw_lock().prefetch.is_none(), "{how}");
+        disk.closed.store(false, SeqCst);
+        eventually("the thread sees it", || !shared.raw_lock().prefetching);
+        assert!(shared.raw_lock().prefetch.is_none(), "{how}");
+        assert_eq!((shared.stats().memory_held, shared.stats().disk_held), (0, 0), "{how}");
+        drop(writer);
+    }
+}
+
+/// There is memory for four of them. A fifth one has to wait until one of these does not come for what is ready.
+#[test]
+fn c06_as_many_readers_are_read_ahead_of_as_there_are_threads() {
+    let mut pipes: Vec<_> = (0..5).map(|_| Pipe::at_the_disk("/five", 200, |_| Act::Go)).collect();
+    let read_ahead = |pipes: &[Pipe]| pipes.iter().filter(|pipe| pipe.is_read_ahead_of()).count();
+    let (fifth, four) = pipes.split_first_mut().unwrap();
+    for pipe in &mut *four {
+        pipe.read_some("read", BLOCK);
+        eventually("it is read ahead of", || pipe.ready() > 0);
+    }
+    // Those four are asked whether they still come, and do.
+    let now = crate::clock::now();
+    for pipe in &mut *four {
+        pipe.shared.raw_lock().prefetch.as_mut().unwrap().asked(now + 3_600_000_000_000);
+    }
+    let from = fifth.read;
+    fifth.read_some("read", BLOCK);
+    assert!(!fifth.is_read_ahead_of());
+    fifth.read_to(from + 50 * BLOCK as u64, "read", BLOCK);
+    assert_eq!(fifth.disk.begun.load(SeqCst), 0);
+    // Now one of them has not come for long.
+    four[2].shared.raw_lock().prefetch.as_mut().unwrap().asked(0);
+    // That is asked once in a while.
+    fifth.read_to(from + 60 * BLOCK as u64, "read", BLOCK);
+    assert!(!fifth.is_read_ahead_of() && four[2].is_read_ahead_of());
+    fifth.read_to(from + 66 * BLOCK as u64, "read", BLOCK);
+    assert!(fifth.is_read_ahead_of() && !four[2].is_read_ahead_of());
+    eventually("it is read ahead of", || fifth.ready() > 0);
+    assert_eq!(read_ahead(&pipes), 4);
+    for pipe in &mut pipes {
+        pipe.read_rest("read", BLOCK);
+        pipe.nothing_is_kept();
+    }
+}
