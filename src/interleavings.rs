@@ -317,6 +317,54 @@ pub fn the_clock_and_both_sides() {
     });
 }
 
+/// A thread reads ahead of the reader while the reader reads too, and fails now and then, which is nobody's error. The writer goes
+/// on, or somebody ends it all.
+pub fn a_reader_and_what_is_read_ahead_of_it() {
+    explore(|| {
+        let fails = any_of(&[false, true]);
+        let disk: Disk = Hooked::new(Scripted { cached: true, ..Scripted::default() }, move |call| {
+            thread::yield_now();
+            match call {
+                // The page cache has everything, and who reads ahead does not ask it.
+                Call::Read { cached: false, .. } if fails && any_of(&[true, false, false]) => {
+                    Act::Fail(io::ErrorKind::TimedOut.into())
+                }
+                _ => Act::Go,
+            }
+        });
+        let (mut writer, mut reader) = alone(&options(4, 64), &disk);
+        let control = writer.control();
+        let (first, len) = (18 * BLOCK as u64, 22 * BLOCK as u64);
+        write_to(&mut writer, &mut 0, first, BLOCK).unwrap();
+        let how = any_of(&["finish", "finish", "abort", "drop"]);
+        let writing = thread::spawn(move || {
+            if how == "abort" {
+                return writer.control().abort("enough");
+            }
+            match write_to(&mut writer, &mut { first }, len, BLOCK) {
+                Err(SpillError::ReaderDropped) if how == "drop" => {}
+                wrote => {
+                    wrote.unwrap();
+                    writer.finish().or_else(|error| if how == "drop" { Ok(()) } else { Err(error) }).unwrap();
+                }
+            }
+        });
+        let piece = any_of(&[5_000, BLOCK, 3 * BLOCK]);
+        let mut at = 0;
+        match how {
+            "finish" => read_all(&mut reader, len, piece),
+            "drop" => read_to(&mut reader, &mut at, any_of(&[7, 12]) * BLOCK as u64, piece).unwrap(),
+            _ => match read_to(&mut reader, &mut at, u64::MAX, piece).unwrap_err() {
+                SpillError::WriterFailed { cause } => assert_eq!(cause.to_string(), "enough"),
+                error => panic!("{error}"),
+            },
+        }
+        drop(reader);
+        writing.join().unwrap();
+        nothing_is_left(&control, &disk);
+    });
+}
+
 /// Work comes in bursts: between two of them the I/O thread and the clock's may have gone, or be about to.
 pub fn bursts_and_threads_that_are_about_to_go() {
     explore(|| {

@@ -15,6 +15,7 @@ scenarios! {
     a_parked_writer_and_a_chunk_that_comes_back
     the_clock_and_a_reader_that_stands_still
     the_clock_and_both_sides
+    a_reader_and_what_is_read_ahead_of_it
     bursts_and_threads_that_are_about_to_go
     both_drops_and_jobs_in_flight
     an_end_from_a_third_thread
