@@ -105,6 +105,9 @@ impl Builder {
     /// may be about to take it: each that writes, at most four for a temp directory, has four blocks of its own for that, 256 KiB at
     /// most. This is besides the `memory_limit` of buffers, whose whole window is theirs. Two of these threads may work for one
     /// buffer: one encrypts while the other writes.
+    ///
+    /// A reader decrypts what it reads from disk itself, and a thread does some of that ahead of it: up to four blocks for each reader,
+    /// at most four readers a temp directory at a time, again besides the `memory_limit`. They are wiped like all others.
     #[cfg(any(feature = "encryption", test))]
     pub fn encrypt(mut self, encrypt: bool) -> Self {
         self.settings.encrypt = Some(encrypt);

@@ -134,9 +134,9 @@ impl Shared {
         }
     }
 
-    /// Has another thread write too, if one is free and there is something for it, and this job is not just a call.
+    /// Has another thread write too, if one is free and there is something for it, and all of this job is still to be encrypted.
     fn call_assistant(self: &Arc<Self>, job: &WriteJob, lane: &Lane) {
-        let sealed = || job.blocks.iter().all(|(_, block)| block.sealed().is_some());
+        let sealed = || job.blocks.iter().any(|(_, block)| block.sealed().is_some());
         if !self.pool.limits().assisted || lane.is_busy() || sealed() {
             return;
         }

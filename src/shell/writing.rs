@@ -141,7 +141,9 @@ impl Shared {
         let checksum = state.core.keeps_the_disk_busy() && self.stream.codec.verifies();
         let room = block.room();
         let whole = block.len() == 0 && src.len() >= room;
-        let seals_from = state.core.out_from().filter(|_| whole && state.core.seals());
+        // An I/O thread that has nothing to do encrypts it as soon as it is there: where that takes longer than writing, both do.
+        let seals = whole && !state.lingering && state.core.seals();
+        let seals_from = state.core.out_from().filter(|_| seals);
         state.pause();
         if !seals_from.is_some_and(|start| self.seal(&mut block, start, &src[..room])) {
             block.append(src);

@@ -275,8 +275,7 @@ impl SpillFile {
         Progress { done: whole, fault }
     }
 
-    /// Writes what is sealed as it is. Of the rest seals a few payloads at a time and writes them while they are in the
-    /// processor's cache.
+    /// Writes what is sealed as it is. The rest it seals, a few payloads for each call, which are then in the processor's cache.
     fn write_sealed(
         &self,
         cipher: &Cipher,
@@ -285,31 +284,41 @@ impl SpillFile {
         trailers: &mut Vec<Trailer>,
     ) -> (usize, Option<io::Error>) {
         let mut scratch = None;
-        let mut done = 0;
-        let is_sealed = |(_, (_, block)): &(Stream, &(u64, Arc<Block>))| block.sealed().is_some();
-        for alike in blocks.chunk_by(|this, next| is_sealed(this) == is_sealed(next)) {
-            let sealed = alike.iter().all(is_sealed);
-            for blocks in alike.chunks(if sealed { alike.len() } else { SEALED }) {
-                let at = self.geometry.payload(piece.first) + done as u64;
-                let (written, fault) = if sealed {
-                    trailers.extend(blocks.iter().filter_map(|(_, (_, block))| block.sealed()));
-                    let mut bufs: Vec<_> = blocks.iter().map(|(_, (_, block))| IoSlice::new(block.filled())).collect();
-                    self.write_all(&mut bufs, at)
-                } else {
-                    // No buffer's: at a full window none of them has a block to spare. One for each thread that writes is the
-                    // most.
-                    let scratch =
-                        scratch.get_or_insert_with(|| Block::allocate(SEALED * self.geometry.block(), Reuse::Newest));
-                    match seal_into(scratch, cipher, blocks) {
-                        Ok(sealed) => trailers.extend(sealed),
-                        Err(error) => return (done, Some(error)),
-                    }
-                    self.write_all(&mut [IoSlice::new(scratch.filled())], at)
-                };
-                done += written;
-                if fault.is_some() {
-                    return (done, fault);
+        let (mut done, mut rest) = (0, blocks);
+        while !rest.is_empty() {
+            let mut open = 0;
+            let fits = |(_, (_, block)): &&(Stream, &(u64, Arc<Block>))| {
+                open += usize::from(block.sealed().is_none());
+                open <= SEALED
+            };
+            let (these, behind) = rest.split_at(rest.iter().take_while(fits).count());
+            rest = behind;
+            if these.iter().any(|(_, (_, block))| block.sealed().is_none()) {
+                // No buffer's: at a full window none of them has a block to spare. One for each thread that writes is the most.
+                let scratch =
+                    scratch.get_or_insert_with(|| Block::allocate(SEALED * self.geometry.block(), Reuse::Newest));
+                if let Err(error) = seal_into(scratch, cipher, these, trailers) {
+                    return (done, Some(error));
                 }
+            } else {
+                trailers.extend(these.iter().filter_map(|(_, (_, block))| block.sealed()));
+            }
+            let mut sealed = scratch.as_ref().map_or(&[][..], Block::filled);
+            let mut bufs: Vec<_> = these
+                .iter()
+                .map(|(_, (_, block))| {
+                    if block.sealed().is_some() {
+                        return IoSlice::new(block.filled());
+                    }
+                    let (this, others) = sealed.split_at(block.len());
+                    sealed = others;
+                    IoSlice::new(this)
+                })
+                .collect();
+            let (written, fault) = self.write_all(&mut bufs, self.geometry.payload(piece.first) + done as u64);
+            done += written;
+            if fault.is_some() {
+                return (done, fault);
             }
         }
         (done, None)
@@ -484,21 +493,26 @@ fn read_all(
     (filled, None)
 }
 
-/// Seals payloads end to end into `scratch`.
+/// Seals the payloads that are not, end to end into `scratch`. All of their trailers go to `trailers`.
 fn seal_into(
     scratch: &mut Block,
     cipher: &Cipher,
     blocks: &[(Stream, &(u64, Arc<Block>))],
-) -> io::Result<Vec<Trailer>> {
-    scratch.receive(blocks.iter().map(|(_, (_, block))| block.len()).sum());
+    trailers: &mut Vec<Trailer>,
+) -> io::Result<()> {
+    let open = blocks.iter().filter(|(_, (_, block))| block.sealed().is_none());
+    scratch.receive(open.map(|(_, (_, block))| block.len()).sum());
     let mut into = scratch.filled_mut();
-    let mut trailers = Vec::with_capacity(blocks.len());
     for (stream, (index, block)) in blocks {
+        if let Some(trailer) = block.sealed() {
+            trailers.push(*trailer);
+            continue;
+        }
         let (sealed, rest) = into.split_at_mut(block.len());
         trailers.push(cipher.seal(stream.id, *index, block.filled(), sealed)?);
         into = rest;
     }
-    Ok(trailers)
+    Ok(())
 }
 
 /// Whether this is about space: the disk limit reached early.
