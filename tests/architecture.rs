@@ -204,6 +204,7 @@ fn sources() -> Vec<(PathBuf, String)> {
             } else if ![
                 "lib.rs",
                 "tests.rs",
+                "prefetched.rs",
                 "sealed.rs",
                 "stories.rs",
                 "model.rs",
