@@ -266,8 +266,6 @@ impl Core {
         Some((free / block / 2).clamp(1, READ_BATCH).min(run.count as usize))
     }
 
-    /// Begins to read what [`wants_read`](Self::wants_read) said, or as much of it as the lender has
-    /// memory for. [`did_read`](Self::did_read) must follow.
     /// How far the reader has come.
     pub(crate) fn read_to(&self) -> u64 {
         self.cursor.read
@@ -288,6 +286,8 @@ impl Core {
         })
     }
 
+    /// Begins to read what [`wants_read`](Self::wants_read) said, or as much of it as the lender has
+    /// memory for. [`did_read`](Self::did_read) must follow.
     pub(crate) fn start_read(&mut self) -> Option<ReadJob> {
         let wanted = self.wants_read()?;
         let Some(&Entry { start, len, place: Place::Disk(run) }) = self.ledger.front() else { return None };
