@@ -29,7 +29,7 @@ const MAX_THREADS: usize = 4;
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Something that has work from time to time. It is in a lane's queue once at most, so that the
-/// queue is as long as there are buffers, pools, and assistants of buffers (one each at most).
+/// queue is as long as there are buffers, pools, assistants of buffers (one each at most), and readers that are read ahead of.
 pub(crate) trait Work: Any + Send + Sync {
     /// Does a bounded amount of work, and says whether to be called again.
     fn work(self: Arc<Self>, lane: &Lane) -> bool;
@@ -149,8 +149,8 @@ impl Lane {
             those.push(who);
         }
         drop(those);
-        // One of these may be the last share of a buffer, and so of a user's error.
-        drop(asked);
+        // One of these may be the last share of a buffer, and so of a user's error, whose drop may panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(asked)));
         may
     }
 

@@ -271,6 +271,11 @@ impl Core {
         self.cursor.read
     }
 
+    /// Where the reader's next slot begins, if it is at the disk.
+    pub(crate) fn disk_from(&self) -> Option<u64> {
+        self.ledger.front().filter(|front| matches!(front.place, Place::Disk(_))).map(|front| front.start)
+    }
+
     /// The first slot on disk that begins at `from` or behind it: the stream's offset of its first byte, its place, its length
     /// in bytes, and how many slots of the stream lie behind it.
     pub(crate) fn slot_from(&self, from: u64) -> Option<(u64, SlotRun, usize, u64)> {
@@ -286,10 +291,10 @@ impl Core {
         })
     }
 
-    /// Begins to read what [`wants_read`](Self::wants_read) said, or as much of it as the lender has
-    /// memory for. [`did_read`](Self::did_read) must follow.
-    pub(crate) fn start_read(&mut self) -> Option<ReadJob> {
-        let wanted = self.wants_read()?;
+    /// Begins to read what [`wants_read`](Self::wants_read) said and not more than so many slots, or as much of it as the lender
+    /// has memory for. [`did_read`](Self::did_read) must follow.
+    pub(crate) fn start_read(&mut self, most: usize) -> Option<ReadJob> {
+        let wanted = self.wants_read()?.min(most);
         let Some(&Entry { start, len, place: Place::Disk(run) }) = self.ledger.front() else { return None };
         let block = self.limits.block as u64;
         let mut blocks = Vec::with_capacity(wanted);

@@ -252,7 +252,7 @@ fn c08_a_full_disk_is_tried_again_after_a_free_and_once_a_second() {
             core.consume(block.len() - at);
             core.put_back(block);
         } else {
-            let job = core.start_read().expect("the block is on disk");
+            let job = core.start_read(usize::MAX).expect("the block is on disk");
             core.did_read(job, 1, None);
             let Front::Block { block, .. } = core.front() else { panic!("it was read") };
             core.consume(block.len());
@@ -316,7 +316,7 @@ fn c01_a_look_at_an_item_outlasts_its_move_to_disk() {
     let mut read = 150;
     while read < 300 {
         if let Front::Disk = core.front() {
-            let job = core.start_read().unwrap();
+            let job = core.start_read(usize::MAX).unwrap();
             assert_eq!(job.start, read / 64 * 64);
             let good = job.blocks.len();
             core.did_read(job, good, None);

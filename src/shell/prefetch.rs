@@ -66,10 +66,8 @@ impl Prefetch {
 /// What a reader finds.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// The first slot that it wants.
+    /// The slot that it wants next.
     block: Option<Block>,
-    /// So many slots it had better read itself: then comes one that is ready, or may be by then.
-    alone: Option<usize>,
     /// Another thread is to go on.
     call: Call,
 }
@@ -87,8 +85,17 @@ enum Call {
 struct Prefetcher(Arc<Shared>);
 
 impl Work for Prefetcher {
-    fn work(self: Arc<Self>, _: &Lane) -> bool {
-        (0..TURN).all(|_| self.0.prefetch_next())
+    fn work(self: Arc<Self>, lane: &Lane) -> bool {
+        for _ in 0..TURN {
+            if !self.0.prefetch_next() {
+                return false;
+            }
+            // Somebody may wait for what they do.
+            if lane.is_busy() {
+                break;
+            }
+        }
+        true
     }
 }
 
@@ -107,36 +114,40 @@ impl ReadAhead for Shared {
 }
 
 impl State {
-    /// What is ready of the slots at `index`, where the reader is.
+    /// How many slots the reader may read at once from the disk, where it is: one that is ready, or those before the next that is
+    /// or may be by then.
+    pub(super) fn most_slots(&self, block: usize) -> usize {
+        let (Some(prefetch), Some(index)) = (&self.prefetch, self.core.disk_from()) else { return usize::MAX };
+        // Each may be shorter than a block.
+        let next = prefetch.ready.iter().map(|(at, _)| *at).find(|at| *at >= index);
+        next.map_or(DISTANCE, |at| (at - index) / block as u64).clamp(1, DISTANCE) as usize
+    }
+
+    /// What is ready of the slot at `index`, where the reader is.
     fn prefetched(&mut self, index: u64, block: u64) -> Found {
         let mut found = Found::default();
+        let mut from = index + DISTANCE * block;
         if let Some(prefetch) = &mut self.prefetch {
             prefetch.asked_at = clock::now();
             while prefetch.ready.front().is_some_and(|(at, _)| *at < index) {
                 prefetch.free.extend(prefetch.ready.pop_front().map(|(_, block)| block));
             }
-            let next = prefetch.ready.front().map(|(at, _)| (at - index) / block);
-            if next == Some(0) {
+            if prefetch.ready.front().is_some_and(|(at, _)| *at == index) {
                 found.block = prefetch.ready.pop_front().map(|(_, block)| block);
             }
-            found.alone = Some(next.unwrap_or(DISTANCE).clamp(1, DISTANCE) as usize);
             if prefetch.ready.len() <= BLOCKS / 2 {
                 found.call = Call::GoOn;
             }
+            from = from.max(prefetch.next);
         } else if index >= self.prefetch_from {
             found.call = Call::Begin;
         }
-        if self.prefetching || self.core.slot_from(index + DISTANCE * block).is_none() {
+        if self.prefetching || self.core.slot_from(from).is_none() {
             found.call = Call::None;
         }
-        match found.call {
-            Call::None => {}
-            Call::GoOn => self.prefetching = true,
-            Call::Begin => {
-                self.prefetching = true;
-                self.prefetch_from = index + ASK_AGAIN * block;
-                self.prefetch = Some(Box::new(Prefetch { asked_at: clock::now(), ..Prefetch::default() }));
-            }
+        self.prefetching |= !matches!(found.call, Call::None);
+        if matches!(found.call, Call::Begin) {
+            self.prefetch = Some(Box::new(Prefetch { asked_at: clock::now(), ..Prefetch::default() }));
         }
         found
     }
@@ -155,7 +166,7 @@ impl State {
 }
 
 impl Found {
-    /// Reads the first of `slots` from what was found, or up to the next that may be, if the page cache has them.
+    /// Reads the first of `slots` from what was found, else all of them if the page cache has them.
     pub(super) fn read_cached(
         &self,
         file: &SpillFile,
@@ -167,15 +178,17 @@ impl Found {
             && block.len() == slot.len()
         {
             slot.copy_from_slice(block.filled());
+            if wanted.behind == 0 && wanted.run.count == 1 {
+                *trailers = TrailersAhead::default();
+            }
             return Some(Progress { done: 1, fault: None });
         }
-        let count = self.alone.unwrap_or(slots.len()).min(slots.len());
-        file.read_cached(wanted.first(count), trailers, &mut slots[..count])
+        file.read_cached(wanted, trailers, slots)
     }
 }
 
 impl Shared {
-    /// What is ready of the slots at `index`, where the reader is. [`prefetch`](Self::prefetch) must follow.
+    /// What is ready of the slot at `index`, where the reader is. [`prefetch`](Self::prefetch) must follow.
     pub(super) fn found(&self, state: &mut State, index: u64) -> Found {
         let limits = self.pool.limits();
         if limits.assisted { state.prefetched(index, limits.block as u64) } else { Found::default() }
@@ -196,6 +209,7 @@ impl Shared {
         }
         let mut state = self.raw_lock();
         state.prefetching = false;
+        state.prefetch_from = state.core.read_to() + ASK_AGAIN * self.pool.limits().block as u64;
         let gone = state.prefetch.take();
         drop(state);
         drop(gone);

@@ -268,7 +268,8 @@ impl Shared {
             return (state, 0);
         }
         let block = self.pool.limits().block;
-        let Some(job) = state.core.start_direct(target.remaining().min(MOST)) else { return (state, 0) };
+        let room = target.remaining().min(MOST).min(state.most_slots(block).saturating_mul(block));
+        let Some(job) = state.core.start_direct(room) else { return (state, 0) };
         let file = self.pool.file();
         let mut ahead = mem::take(&mut state.trailers);
         let found = self.found(&mut state, job.start);
@@ -297,7 +298,8 @@ impl Shared {
 
     /// Reads what is at the front of the disk, here if the page cache has it, else on an I/O thread.
     fn read_front<'a>(self: &'a Arc<Self>, mut state: Locked<'a>) -> Locked<'a> {
-        let Some(mut job) = state.core.start_read() else { return state };
+        let most = state.most_slots(self.pool.limits().block);
+        let Some(mut job) = state.core.start_read(most) else { return state };
         let file = self.pool.file();
         let mut ahead = mem::take(&mut state.trailers);
         let found = self.found(&mut state, job.start);

@@ -94,7 +94,15 @@ impl Pipe {
     fn held_up(disk: &Disk) -> (Self, RwLockWriteGuard<'_, ()>) {
         let mut pipe = Self::over(disk);
         pipe.spill();
+        // What was written while the I/O thread had nothing to do was left to it: that is to be on disk.
+        eventually("it is on disk", || {
+            Arc::clone(&pipe.shared).squeeze();
+            pipe.shared.stats().on_disk == pipe.written - pipe.read
+        });
+        // What comes then is asked for by nobody.
+        eventually("a block is read", || pipe.read(pipe.block).unwrap() > 0);
         let closed = disk.gate.write().unwrap();
+        eventually("the thread has gone", || !pipe.shared.raw_lock().lingering);
         pipe.fill(disk);
         (pipe, closed)
     }

@@ -101,14 +101,6 @@ pub(crate) struct Wanted {
     pub(crate) behind: u64,
 }
 
-impl Wanted {
-    /// The first `count` of these.
-    pub(crate) fn first(self, count: usize) -> Self {
-        let count = self.run.count.min(count as u64);
-        Self { run: SlotRun::new(self.run.first, count), behind: self.behind + self.run.count - count, ..self }
-    }
-}
-
 /// Trailers that were read ahead of their payloads, for one stream.
 #[derive(Debug, Default)]
 pub(crate) struct TrailersAhead {

@@ -143,14 +143,14 @@ fn c04_what_is_read_back_at_once_leaves_half_of_what_is_free_to_the_writer() {
     }
     assert_eq!(core.memory.free(), 64, "the last one is the reader's");
     assert_eq!(core.wants_read(), Some(1));
-    let job = core.start_read().unwrap();
+    let job = core.start_read(usize::MAX).unwrap();
     assert_eq!((job.run.first, job.run.count, job.behind), (100, 1, 11));
 }
 
 #[test]
 fn c08_what_a_read_leaves_out_without_a_fault_stays_one_run() {
     let mut core = at_the_disk();
-    let job = core.start_read().unwrap();
+    let job = core.start_read(usize::MAX).unwrap();
     assert_eq!((job.run.count, job.behind), (4, 8));
     core.did_read(job, 1, None);
     assert_eq!(places(&core), ["ahead 100", "disk 101 11"]);
@@ -230,7 +230,7 @@ fn read_ahead(slots: u64) -> Core {
         consume_a_block(&mut core);
         settle(&mut core, 2_000_000);
     }
-    let job = core.start_read().unwrap();
+    let job = core.start_read(usize::MAX).unwrap();
     core.did_read(job, 3, None);
     assert_eq!(places(&core), ["ahead 100", "ahead 101", "ahead 102", "disk 103 1", "memory", "memory"]);
     core
@@ -245,7 +245,7 @@ fn c04_the_writer_takes_back_what_was_read_ahead_where_the_disk_takes_no_more() 
     let mut read = 2 * 64;
     while read < 13 * 64 {
         if matches!(core.front(), Front::Disk) {
-            let job = core.start_read().unwrap();
+            let job = core.start_read(usize::MAX).unwrap();
             let good = job.blocks.len();
             core.did_read(job, good, None);
         }
@@ -276,7 +276,7 @@ fn c04_what_was_read_ahead_is_one_run_again_when_others_need_its_memory() {
     assert!(core.squeeze());
     assert_eq!(places(&core), ["disk 100 4", "memory", "memory"]);
     // One who moves is let off again, and asked anew.
-    let job = core.start_read().unwrap();
+    let job = core.start_read(usize::MAX).unwrap();
     core.did_read(job, 1, None);
     consume_a_block(&mut core);
     assert!(!core.squeeze() && !core.squeeze());
@@ -386,7 +386,7 @@ fn c04_a_block_that_is_being_read_into_needs_no_other() {
     write_next(&mut core, 0);
     consume_a_block(&mut core);
     settle(&mut core, 0);
-    let job = core.start_read().unwrap();
+    let job = core.start_read(usize::MAX).unwrap();
     assert_eq!((job.blocks.len(), core.memory.free()), (1, 128));
     assert_eq!(fill(&mut core), 2, "the block that it needs it has");
 }
