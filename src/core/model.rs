@@ -607,7 +607,7 @@ impl Model {
         match front {
             Front::Disk => {
                 // The shell may want less than there is memory for.
-                let most = if self.delivered % 3 == 0 { 1 } else { usize::MAX };
+                let most = if self.delivered.is_multiple_of(3) { 1 } else { usize::MAX };
                 let job = self.core.start_read(most).expect("there is memory for the front");
                 self.jobs.push(Job::Read(job));
             }
