@@ -71,8 +71,6 @@ pub(crate) struct State {
     /// A thread reads ahead, or is about to.
     prefetching: bool,
     prefetch: Option<Box<Prefetch>>,
-    /// The offset from which on that may begin.
-    prefetch_from: u64,
     /// At work, and waits for the bell.
     lingering: bool,
     /// A read that the page cache could not serve.
@@ -155,7 +153,6 @@ impl Shared {
                 assisted: false,
                 prefetching: false,
                 prefetch: None,
-                prefetch_from: 0,
                 lingering: false,
                 missed: None,
                 trailers: TrailersAhead::default(),
@@ -536,8 +533,6 @@ struct Ended {
     /// Nothing is on disk any more, nor on its way there.
     over: bool,
     released: Option<Waker>,
-    /// Nothing is left to be read ahead of.
-    prefetch: Option<Box<Prefetch>>,
 }
 
 impl Ended {
@@ -546,13 +541,14 @@ impl Ended {
         let closed = if closed { mem::take(&mut state.closed) } else { Vec::new() };
         let over = !state.over && state.core.is_over();
         state.over |= over;
-        let released = if over { state.released.take() } else { None };
-        Self { closed, over, released, prefetch: state.take_prefetch() }
+        if state.prefetch.is_some() {
+            state.end_prefetch_if_drained();
+        }
+        Self { closed, over, released: if over { state.released.take() } else { None } }
     }
 
     /// Without the lock: it runs a user's code.
     fn tell(self, pool: &Arc<Pool>) {
-        drop(self.prefetch);
         if self.over {
             pool.close();
         }

@@ -44,6 +44,8 @@ pub(super) struct Prefetch {
     trailers: TrailersAhead,
     /// When the reader last came for something.
     asked_at: u64,
+    /// There was no room for it. From this offset on the reader asks again.
+    ask_again: Option<u64>,
 }
 
 #[cfg(test)]
@@ -52,6 +54,10 @@ impl Prefetch {
         assert!(self.ready.iter().is_sorted_by_key(|(at, _)| *at));
         assert!(self.blocks <= BLOCKS && self.ready.len() + self.free.len() <= self.blocks);
         self.ready.len()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.ask_again.is_none()
     }
 
     pub(super) fn ready_from(&self) -> Option<u64> {
@@ -117,7 +123,8 @@ impl State {
     /// How many slots the reader may read at once from the disk, where it is: one that is ready, or those before the next that is
     /// or may be by then.
     pub(super) fn most_slots(&self, block: usize) -> usize {
-        let (Some(prefetch), Some(index)) = (&self.prefetch, self.core.disk_from()) else { return usize::MAX };
+        let prefetch = self.prefetch.as_ref().filter(|prefetch| prefetch.ask_again.is_none());
+        let (Some(prefetch), Some(index)) = (prefetch, self.core.disk_from()) else { return usize::MAX };
         // Each may be shorter than a block.
         let next = prefetch.ready.iter().map(|(at, _)| *at).find(|at| *at >= index);
         next.map_or(DISTANCE, |at| (at - index) / block as u64).clamp(1, DISTANCE) as usize
@@ -127,20 +134,26 @@ impl State {
     fn prefetched(&mut self, index: u64, block: u64) -> Found {
         let mut found = Found::default();
         let mut from = index + DISTANCE * block;
-        if let Some(prefetch) = &mut self.prefetch {
-            prefetch.asked_at = clock::now();
-            while prefetch.ready.front().is_some_and(|(at, _)| *at < index) {
-                prefetch.free.extend(prefetch.ready.pop_front().map(|(_, block)| block));
+        match self.prefetch.as_deref_mut() {
+            None => found.call = Call::Begin,
+            Some(Prefetch { ask_again: Some(at), .. }) => {
+                if index >= *at {
+                    found.call = Call::Begin;
+                }
             }
-            if prefetch.ready.front().is_some_and(|(at, _)| *at == index) {
-                found.block = prefetch.ready.pop_front().map(|(_, block)| block);
+            Some(prefetch) => {
+                prefetch.asked_at = clock::now();
+                while prefetch.ready.front().is_some_and(|(at, _)| *at < index) {
+                    prefetch.free.extend(prefetch.ready.pop_front().map(|(_, block)| block));
+                }
+                if prefetch.ready.front().is_some_and(|(at, _)| *at == index) {
+                    found.block = prefetch.ready.pop_front().map(|(_, block)| block);
+                }
+                if prefetch.ready.len() <= BLOCKS / 2 {
+                    found.call = Call::GoOn;
+                }
+                from = from.max(prefetch.next);
             }
-            if prefetch.ready.len() <= BLOCKS / 2 {
-                found.call = Call::GoOn;
-            }
-            from = from.max(prefetch.next);
-        } else if index >= self.prefetch_from {
-            found.call = Call::Begin;
         }
         if self.prefetching || self.core.slot_from(from).is_none() {
             found.call = Call::None;
@@ -159,9 +172,13 @@ impl State {
         }
     }
 
-    /// Gives up what is kept where nothing is left on disk.
-    pub(super) fn take_prefetch(&mut self) -> Option<Box<Prefetch>> {
-        if self.prefetch.is_some() && self.core.slot_from(0).is_none() { self.prefetch.take() } else { None }
+    /// Gives up what is kept where nothing is left on disk. Kept apart, for most streams have none.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn end_prefetch_if_drained(&mut self) {
+        if self.core.slot_from(0).is_none() {
+            self.prefetch = None;
+        }
     }
 }
 
@@ -209,8 +226,9 @@ impl Shared {
         }
         let mut state = self.raw_lock();
         state.prefetching = false;
-        state.prefetch_from = state.core.read_to() + ASK_AGAIN * self.pool.limits().block as u64;
-        let gone = state.prefetch.take();
+        let ask_again = Some(state.core.read_to() + ASK_AGAIN * self.pool.limits().block as u64);
+        let refused = Prefetch { ask_again, ..Prefetch::default() };
+        let gone = state.prefetch.as_mut().map(|prefetch| mem::replace(&mut **prefetch, refused));
         drop(state);
         drop(gone);
     }

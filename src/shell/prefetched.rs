@@ -165,7 +165,7 @@ impl Pipe {
     }
 
     fn is_read_ahead_of(&self) -> bool {
-        self.shared.raw_lock().prefetch.is_some()
+        self.shared.raw_lock().prefetch.as_ref().is_some_and(|prefetch| prefetch.has_room())
     }
 
     /// Nobody works for it any more, and there is nothing.
