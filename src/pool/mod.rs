@@ -180,7 +180,7 @@ impl Pool {
         self.lane.get_or_init(|| Lane::of(&self.place)).submit(work)
     }
 
-    /// Whether this buffer's thread may read ahead: there is memory for a few at a time. Without any buffer's lock.
+    /// Whether a thread may read ahead of this reader: there is memory for a few at a time. Without any buffer's lock.
     pub(crate) fn may_read_ahead(&self, who: Weak<dyn ReadAhead>) -> bool {
         self.lane.get().is_some_and(|lane| lane.may_read_ahead(who))
     }

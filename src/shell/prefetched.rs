@@ -162,6 +162,15 @@ impl Pipe {
         self.read_to(self.shared.stats().written, way, most);
     }
 
+    /// Nothing of this was read again by the reader; and so to the end.
+    #[track_caller]
+    fn ends_without_a_second_read_of(&mut self, ahead: &BTreeSet<u64>) {
+        let by_reader = self.disk.by_reader.lock().unwrap().clone();
+        assert!(by_reader.is_disjoint(ahead), "{by_reader:?} and {ahead:?}");
+        self.read_rest("read", BLOCK);
+        self.nothing_is_kept();
+    }
+
     /// How many blocks were read ahead and wait for the reader, all of them in order.
     fn ready(&self) -> usize {
         self.shared.raw_lock().prefetch.as_ref().map_or(0, |prefetch| prefetch.ready_blocks())
@@ -195,10 +204,7 @@ fn c12_a_reader_that_stands_still_has_four_blocks_ready_which_are_not_its_next()
     assert!([nearest, nearest + BLOCK as u64].contains(&first), "{first}, and {from} was read");
     // These are not read by the reader.
     pipe.read_to(from + 8 * BLOCK as u64, "read", BLOCK);
-    let by_reader = pipe.disk.by_reader.lock().unwrap().clone();
-    assert!(by_reader.is_disjoint(&ahead), "{by_reader:?} and {ahead:?}");
-    pipe.read_rest("read", BLOCK);
-    pipe.nothing_is_kept();
+    pipe.ends_without_a_second_read_of(&ahead);
 }
 
 /// Whatever the reader asks for, it stops before what is ready.
@@ -275,10 +281,7 @@ fn c01_what_comes_too_late_is_dropped_and_what_follows_is_not() {
         pipe.read_some("read", BLOCK);
         eventually("what may be ready is", || !pipe.shared.raw_lock().prefetching);
     }
-    let by_reader = pipe.disk.by_reader.lock().unwrap().clone();
-    assert!(by_reader.is_disjoint(&ahead), "{by_reader:?} and {ahead:?}");
-    pipe.read_rest("read", BLOCK);
-    pipe.nothing_is_kept();
+    pipe.ends_without_a_second_read_of(&ahead);
 }
 
 /// The reader reads what it wants itself then, and finds nothing wrong.
