@@ -4,6 +4,7 @@
 mod blocking_spooled;
 mod channel;
 mod chunks;
+mod copies;
 mod pipe;
 mod raw;
 mod seekable;
@@ -30,6 +31,7 @@ pub(crate) use {
     blocking_spooled::blocking_spooled,
     channel::{channel_backlog, channel_pipe},
     chunks::{channel_chunks, spillbuffer_chunks},
+    copies::{one_copy, two_copies},
     pipe::{duplex_pipe, spillbuffer_pipe},
     raw::raw,
     seekable::{async_spooled, tokio_file},

@@ -16,16 +16,16 @@ use crc_fast::crc32_iscsi;
 
 use super::{Job, READ, stop};
 
-/// Bytes of a block: one call, one checksum.
-const BLOCK: usize = 256 << 10;
+/// Blocks of a window, each of one call and one checksum.
+const BLOCKS: usize = 4;
 
 pub(crate) fn two_threads(job: Job) -> Duration {
-    let blocks = job.window / BLOCK;
-    let ring: Vec<_> = (0..blocks).map(|_| vec![0; BLOCK]).collect();
+    let block = job.window / BLOCKS;
+    let ring: Vec<_> = (0..BLOCKS).map(|_| vec![0; block]).collect();
     let started = Instant::now();
     let file = tempfile::tempfile().expect("a temp file");
-    let (free, to_fill) = sync_channel(blocks);
-    let (full, to_take) = sync_channel(blocks);
+    let (free, to_fill) = sync_channel(BLOCKS);
+    let (full, to_take) = sync_channel(BLOCKS);
     for block in ring {
         free.send(block).unwrap();
     }
@@ -34,8 +34,8 @@ pub(crate) fn two_threads(job: Job) -> Duration {
         fill(job, &to_fill, full)
     });
     let ring: Vec<_> = to_fill.iter().collect();
-    let (full, to_take) = sync_channel(blocks);
-    let (free, to_fill) = sync_channel(blocks);
+    let (full, to_take) = sync_channel(BLOCKS);
+    let (free, to_fill) = sync_channel(BLOCKS);
     for block in ring {
         free.send(block).unwrap();
     }
@@ -61,16 +61,20 @@ fn fill(job: Job, empty: &Receiver<Vec<u8>>, full: SyncSender<Vec<u8>>) -> Vec<u
 }
 
 fn write(file: &File, full: Receiver<Vec<u8>>, empty: SyncSender<Vec<u8>>) {
-    for (block, at) in full.iter().zip((0..).step_by(BLOCK)) {
+    let mut at = 0;
+    for block in &full {
         file.write_all_at(&block, at).unwrap();
+        at += block.len() as u64;
         empty.send(block).unwrap();
     }
 }
 
 fn read(file: &File, sums: &[u32], empty: Receiver<Vec<u8>>, full: SyncSender<Vec<u8>>) {
-    for (sum, at) in sums.iter().zip((0..).step_by(BLOCK)) {
+    let mut at = 0;
+    for sum in sums {
         let mut block = empty.recv().unwrap();
         file.read_exact_at(&mut block, at).unwrap();
+        at += block.len() as u64;
         assert_eq!(crc32_iscsi(&block), *sum);
         full.send(block).unwrap();
     }

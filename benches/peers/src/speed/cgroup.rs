@@ -34,6 +34,7 @@ pub(crate) fn judge(options: &SpeedOptions) -> Verdict {
         what: WHAT,
         against: "pwrite, then pread, 1 MiB calls, in the same cgroup",
         ratio: None,
+        bare: None,
         at_least: 0.9,
         goal: None,
         note: None,

@@ -72,16 +72,20 @@ pub(crate) enum Entry {
     SpillingSmallWindow,
     SpillingUnverified,
     TwoThreads,
+    TwoThreadsSmallWindow,
     TokioFile,
     AsyncSpooled,
     BlockingSpooled,
     ChannelBacklog,
     DuplexSmallWindow,
     PipeSmallWindow,
+    CopiesSmallWindow,
     Duplex,
     Pipe,
+    Copies,
     ChannelPipe,
     Chunks,
+    OneCopy,
     ChannelChunks,
     DuplexSmall,
     Small,
@@ -96,22 +100,26 @@ use Entry::*;
 
 impl Entry {
     /// In the order in which they have their turns: those that are compared lie close together.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 26] = [
         Raw,
         Spilling,
         SpillingSmallWindow,
         SpillingUnverified,
         TwoThreads,
+        TwoThreadsSmallWindow,
         TokioFile,
         AsyncSpooled,
         BlockingSpooled,
         ChannelBacklog,
         DuplexSmallWindow,
         PipeSmallWindow,
+        CopiesSmallWindow,
         Duplex,
         Pipe,
+        Copies,
         ChannelPipe,
         Chunks,
+        OneCopy,
         ChannelChunks,
         DuplexSmall,
         Small,
@@ -123,10 +131,20 @@ impl Entry {
 
     pub(crate) fn work(self) -> Work {
         match self {
-            Raw | Spilling | SpillingSmallWindow | SpillingUnverified | TwoThreads | TokioFile | AsyncSpooled
-            | BlockingSpooled | ChannelBacklog => Work::Backlog,
-            DuplexSmallWindow | PipeSmallWindow | Duplex | Pipe | ChannelPipe => Work::Pipe,
-            Chunks | ChannelChunks => Work::Chunks,
+            Raw
+            | Spilling
+            | SpillingSmallWindow
+            | SpillingUnverified
+            | TwoThreads
+            | TwoThreadsSmallWindow
+            | TokioFile
+            | AsyncSpooled
+            | BlockingSpooled
+            | ChannelBacklog => Work::Backlog,
+            DuplexSmallWindow | PipeSmallWindow | CopiesSmallWindow | Duplex | Pipe | Copies | ChannelPipe => {
+                Work::Pipe
+            }
+            Chunks | OneCopy | ChannelChunks => Work::Chunks,
             DuplexSmall | Small => Work::Small,
             DuplexShort | Short => Work::Short,
             WriterAlone | WriterBeside => Work::Writer,
@@ -142,7 +160,11 @@ impl Entry {
             WriterAlone => "spillbuffer, nobody reading",
             WriterBeside => "spillbuffer, a reader at half its speed",
             Raw => "pwrite, then pread, 1 MiB calls",
-            TwoThreads => "two threads, a copy and a CRC32C each",
+            TwoThreads => "bare: two threads, a copy and a CRC32C each, 1 MiB",
+            TwoThreadsSmallWindow => "bare: two threads, a copy and a CRC32C each, 256 KiB",
+            CopiesSmallWindow => "bare: two copies by one thread, 256 KiB",
+            Copies => "bare: two copies by one thread, 1 MiB",
+            OneCopy => "bare: one copy by one thread, 1 MiB",
             TokioFile => "tokio::fs::File",
             AsyncSpooled => "async-spooled-tempfile, 1 MiB",
             BlockingSpooled => "SpooledTempFile on the blocking pool",
@@ -169,7 +191,9 @@ impl Entry {
 
     pub(crate) fn job(self, stream: u64, compare: Compare) -> Job {
         let window = match self {
-            SpillingSmallWindow | PipeSmallWindow | DuplexSmallWindow => 256 * KIB,
+            SpillingSmallWindow | TwoThreadsSmallWindow | PipeSmallWindow | CopiesSmallWindow | DuplexSmallWindow => {
+                256 * KIB
+            }
             DuplexShort => 64 * KIB,
             _ => MIB,
         };
@@ -183,7 +207,9 @@ impl Entry {
         match self {
             Raw => by::raw(job),
             Spilling | SpillingSmallWindow | SpillingUnverified => by::spilling(job),
-            TwoThreads => by::two_threads(job),
+            TwoThreads | TwoThreadsSmallWindow => by::two_threads(job),
+            Copies | CopiesSmallWindow => by::two_copies(job),
+            OneCopy => by::one_copy(job),
             TokioFile => by::tokio_file(job),
             AsyncSpooled => by::async_spooled(job),
             BlockingSpooled => by::blocking_spooled(job),

@@ -14,6 +14,8 @@ pub(crate) struct Line {
     peers: &'static [Entry],
     at_least: f64,
     goal: Option<f64>,
+    /// The same work and nothing else: what there is to reach.
+    bare: Option<Entry>,
 }
 
 /// What came of it.
@@ -22,6 +24,8 @@ pub(crate) struct Verdict {
     pub against: &'static str,
     /// Of the ratios within the rounds; none where it was not measured.
     pub ratio: Option<Spread>,
+    /// The same for a bare loop in the place of this crate.
+    pub bare: Option<Spread>,
     pub at_least: f64,
     pub goal: Option<f64>,
     /// What else is to be said.
@@ -40,6 +44,7 @@ pub(crate) const LINES: &[Line] = &[
         peers: &[Entry::Raw],
         at_least: 0.7,
         goal: Some(0.85),
+        bare: Some(Entry::TwoThreads),
     },
     Line {
         what: "backlog, 256 KiB window",
@@ -48,6 +53,7 @@ pub(crate) const LINES: &[Line] = &[
         peers: &[Entry::Raw],
         at_least: 0.6,
         goal: Some(0.7),
+        bare: Some(Entry::TwoThreadsSmallWindow),
     },
     Line {
         what: "backlog, 1 MiB window, against async files",
@@ -56,6 +62,7 @@ pub(crate) const LINES: &[Line] = &[
         peers: &[Entry::TokioFile, Entry::AsyncSpooled],
         at_least: 3.0,
         goal: Some(4.0),
+        bare: Some(Entry::TwoThreads),
     },
     Line {
         what: "keeping up, 64 KiB pieces, 256 KiB window",
@@ -64,6 +71,7 @@ pub(crate) const LINES: &[Line] = &[
         peers: &[Entry::DuplexSmallWindow],
         at_least: 1.0,
         goal: None,
+        bare: Some(Entry::CopiesSmallWindow),
     },
     Line {
         what: "keeping up, 64 KiB pieces, 1 MiB window",
@@ -72,6 +80,7 @@ pub(crate) const LINES: &[Line] = &[
         peers: &[Entry::Duplex],
         at_least: 1.5,
         goal: None,
+        bare: Some(Entry::Copies),
     },
     Line {
         what: "keeping up, Bytes, 1 MiB window",
@@ -80,6 +89,7 @@ pub(crate) const LINES: &[Line] = &[
         peers: &[Entry::Duplex],
         at_least: 3.0,
         goal: None,
+        bare: Some(Entry::OneCopy),
     },
     Line {
         what: "keeping up, 512-byte pieces, 1 MiB window",
@@ -88,6 +98,7 @@ pub(crate) const LINES: &[Line] = &[
         peers: &[Entry::DuplexSmall],
         at_least: 1.0,
         goal: None,
+        bare: None,
     },
     Line {
         what: "made, 4 KiB written, finished, read, dropped",
@@ -96,6 +107,7 @@ pub(crate) const LINES: &[Line] = &[
         peers: &[Entry::DuplexShort],
         at_least: 1.0,
         goal: None,
+        bare: None,
     },
     Line {
         what: "the writer beside a reader at half its speed",
@@ -104,6 +116,7 @@ pub(crate) const LINES: &[Line] = &[
         peers: &[Entry::WriterAlone],
         at_least: 0.9,
         goal: None,
+        bare: None,
     },
     Line {
         what: "backlog, verification on",
@@ -112,23 +125,26 @@ pub(crate) const LINES: &[Line] = &[
         peers: &[Entry::SpillingUnverified],
         at_least: 0.9,
         goal: None,
+        bare: None,
     },
 ];
 
 impl Line {
     pub(crate) fn needs(&self, entry: Entry) -> bool {
-        self.ours == entry || self.peers.contains(&entry)
+        self.ours == entry || self.peers.contains(&entry) || self.bare == Some(entry)
     }
 
     pub(crate) fn judge(&self, contest: &Contest) -> Verdict {
-        let ratios = contest.rounds(self.ours).iter().enumerate().map(|(round, ours)| {
-            let fastest = self.peers.iter().map(|peer| contest.rounds(*peer)[round]).fold(0.0, f64::max);
-            ours / fastest
-        });
+        let fastest = |round: usize| self.peers.iter().map(|peer| contest.rounds(*peer)[round]).fold(0.0, f64::max);
+        let ratio = |of: Entry| {
+            let ratios = contest.rounds(of).iter().enumerate().map(|(round, speed)| speed / fastest(round));
+            Spread::of(ratios.collect())
+        };
         Verdict {
             what: self.what,
             against: self.against,
-            ratio: Spread::of(ratios.collect()),
+            ratio: ratio(self.ours),
+            bare: self.bare.and_then(ratio),
             at_least: self.at_least,
             goal: self.goal,
             note: None,

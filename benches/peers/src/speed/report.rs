@@ -9,19 +9,23 @@ use super::{
 use crate::machine::Machine;
 
 pub(crate) fn print(contest: &Contest, verdicts: &[Verdict]) {
-    println!("{:46} {:58} {:>18} {:>9} {:>5}", "ratio of speeds", "against", "median (spread)", "at least", "goal");
+    println!(
+        "{:46} {:58} {:>18} {:>9} {:>5} {:>9}",
+        "ratio of speeds", "against", "median (spread)", "at least", "goal", "bare loop"
+    );
     for verdict in verdicts {
-        let Verdict { what, against, ratio, at_least, goal, note, .. } = verdict;
+        let Verdict { what, against, ratio, bare, at_least, goal, note, .. } = verdict;
         let ratio = ratio.map_or_else(|| "not measured".into(), |ratio| spread(&ratio));
         let goal = goal.map(|goal| goal.to_string()).unwrap_or_default();
+        let bare = bare.map(|bare| format!("{:.2}", bare.median)).unwrap_or_default();
         let mark = if verdict.holds() { "" } else { "FALLS SHORT " };
         let note = note.as_deref().unwrap_or_default();
-        println!("{what:46} {against:58} {ratio:>18} {at_least:>9} {goal:>5}  {mark}{note}");
+        println!("{what:46} {against:58} {ratio:>18} {at_least:>9} {goal:>5} {bare:>9}  {mark}{note}");
     }
     for (work, figures) in contest.figures() {
-        println!("\n{:46} {:>22}", work.name(), "GB/s, median (spread)");
+        println!("\n{:54} {:>22}", work.name(), "GB/s, median (spread)");
         for (entry, figure) in figures {
-            println!("  {:44} {:>22}", entry.contender(), spread(&figure));
+            println!("  {:52} {:>22}", entry.contender(), spread(&figure));
         }
     }
 }
@@ -38,6 +42,7 @@ pub(crate) fn json(machine: &Machine, settings: &Value, contest: &Contest, verdi
                 "what": verdict.what,
                 "against": verdict.against,
                 "ratio": verdict.ratio.as_ref().map(spread_json),
+                "bare_loop": verdict.bare.as_ref().map(spread_json),
                 "at_least": verdict.at_least,
                 "goal": verdict.goal,
                 "note": verdict.note,
