@@ -112,8 +112,6 @@ struct Notes {
     visible: bool,
     /// Memory came free, or a terminal event: the writer may go on.
     writable: bool,
-    /// The writer found room.
-    accepted: bool,
     reader_polled: bool,
     reader_yields: bool,
     reader_gone: bool,

@@ -137,7 +137,6 @@ impl Core {
         self.cursor.written += item.len() as u64;
         self.item = std::mem::take(item);
         self.notes.visible = true;
-        self.notes.accepted = true;
         self.absorb();
         Ok(true)
     }
@@ -193,7 +192,6 @@ impl Core {
     /// Goes on with what [`Wakes::more`](super::Wakes::more) asked for; says whether there is more to do.
     pub(crate) fn absorb_more(&mut self) -> bool {
         if self.item_has_room() {
-            self.notes.accepted = true;
             self.absorb();
         }
         self.item_has_room()
@@ -245,7 +243,6 @@ impl Core {
     pub(super) fn accepted(&mut self, n: usize) {
         self.cursor.written += n as u64;
         self.notes.visible = true;
-        self.notes.accepted = true;
         self.seal_if_full();
         self.note_peaks();
     }
