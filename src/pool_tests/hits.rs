@@ -142,6 +142,46 @@ fn c08_a_fault_of_one_that_is_written_with_others_hits_it_alone() {
     }
 }
 
+/// However many streams want something written, one call takes so many blocks and no more: it has the file meanwhile.
+#[test]
+fn c12_what_is_written_in_one_call_has_a_bound() {
+    const STREAMS: u64 = 120;
+    let (gate, most) = (Arc::new(RwLock::new(())), Arc::new(AtomicUsize::new(0)));
+    let hooked = Hooked::new(Scripted::default(), {
+        let (gate, most) = (Arc::clone(&gate), Arc::clone(&most));
+        move |call| {
+            if let Call::Write { bufs, at, .. } = call
+                && matches!(spot(*at), Spot::Payload(_))
+            {
+                most.fetch_max(bufs.len(), SeqCst);
+                drop(gate.read());
+            }
+            Act::Go
+        }
+    });
+    let pool = SpillPool::builder().memory_limit(8 * MIB).temp_dir("/pool-bound").build_on(hooked).unwrap();
+    with_pool(&pool.clone(), move || {
+        let closed = gate.write().unwrap();
+        let streams: Vec<_> = (1..=STREAMS)
+            .map(|stream| {
+                let (writer, reader) = pool.builder().memory_limit(4 * BLOCK).build().unwrap().into_split();
+                (stream, write_all(writer, stream, 2 * BLOCK), reader)
+            })
+            .collect();
+        // There is less memory than they want, so those that stand still are asked for theirs, a block each.
+        eventually("many have a block to write", || most.load(SeqCst) + pool.waiting_for_threads() > 18);
+        drop(closed);
+        for (stream, writer, reader) in streams {
+            writer.join().unwrap().unwrap();
+            assert_eq!(read_all(reader, stream).0, 2 * BLOCK as u64);
+        }
+        let most = most.load(SeqCst);
+        // One less than sixteen, and the two at most that a window of four blocks gives at once.
+        assert!((4..=17).contains(&most), "{most} blocks in one call");
+        nothing_is_left(&pool);
+    });
+}
+
 /// While one thread has the file, another is at the stream's next blocks: to encrypt them, where they are.
 #[test]
 fn c03_two_threads_write_for_one_stream_where_that_is_worth_it() {
