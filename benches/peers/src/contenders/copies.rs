@@ -1,5 +1,4 @@
-//! The ceilings of a pipe whose reader keeps up: the copies alone, by one thread, which is faster at it than two. No locks, no
-//! ledger, no tasks, no ends.
+//! What a pipe whose reader keeps up costs at least: the copies alone, by one thread. No locks, no ledger, no tasks, no ends.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The ceiling of what this crate does, without all that makes it right: each byte is copied once and checked on
+//! What this crate does, without all that makes it right: each byte is copied once and checked on
 //! the way in, and on the way out, and the other thread does the I/O meanwhile. No ledger, no limits, no ends.
 
 // A side that ends drops what it sends with: so the other one knows.

@@ -14,7 +14,7 @@ pub(crate) struct Line {
     peers: &'static [Entry],
     at_least: f64,
     goal: Option<f64>,
-    /// The same work and nothing else: what there is to reach.
+    /// The same work by a bare loop, to compare with. What beats it shows that it is no ceiling.
     bare: Option<Entry>,
 }
 
