@@ -36,6 +36,7 @@ mod stream;
 mod sync;
 mod threads;
 pub mod transform;
+mod turn;
 mod within;
 mod writer;
 

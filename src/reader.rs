@@ -24,6 +24,7 @@ use crate::{
     shell::{Shared, Target, View},
     stats::SpillStats,
     stream::SpillStream,
+    turn,
 };
 
 /// The reading half of a [`SpillBuffer`](crate::SpillBuffer).
@@ -73,6 +74,9 @@ impl SpillReader {
         let coop = ready!(self.proceed(cx));
         let chunk = ready!(self.poll_chunk(cx));
         coop.made_progress();
+        if let Ok(Some(chunk)) = &chunk {
+            turn::moved(chunk.len());
+        }
         Poll::Ready(chunk)
     }
 
@@ -164,7 +168,7 @@ impl AsyncRead for SpillReader {
         };
         let read = ready!(self.shared.read_under(lock, cx, buf));
         coop.made_progress();
-        Poll::Ready(read.map(drop).map_err(Into::into))
+        Poll::Ready(read.map(turn::moved).map_err(Into::into))
     }
 }
 
@@ -178,6 +182,7 @@ impl AsyncBufRead for SpillReader {
 
     fn consume(mut self: Pin<&mut Self>, amt: usize) {
         self.take(amt);
+        turn::moved(amt);
     }
 }
 

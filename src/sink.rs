@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_sink::Sink;
 use tokio::task::coop::poll_proceed;
 
-use crate::{error::SpillError, writer::SpillWriter};
+use crate::{error::SpillError, turn, writer::SpillWriter};
 
 /// A [`Sink`] of `Bytes`; made by [`SpillWriter::into_sink`].
 ///
@@ -53,6 +53,7 @@ impl Sink<Bytes> for SpillSink {
     }
 
     fn start_send(self: Pin<&mut Self>, item: Bytes) -> Result<(), SpillError> {
+        turn::moved(item.len());
         self.writer.shared().send(item)
     }
 

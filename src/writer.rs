@@ -15,6 +15,7 @@ use tokio::{io::AsyncWrite, task::coop::poll_proceed};
 
 use crate::{
     blocking::BlockingWriter, control::Control, error::SpillError, shell::Shared, sink::SpillSink, stats::SpillStats,
+    turn,
 };
 
 /// The writing half of a [`SpillBuffer`](crate::SpillBuffer).
@@ -87,9 +88,11 @@ impl SpillWriter {
     pub async fn write_bytes(&mut self, mut item: Bytes) -> Result<(), SpillError> {
         poll_fn(|cx| {
             let coop = ready!(poll_proceed(cx));
+            let len = item.len();
             let done = self.shared.poll_write_bytes(cx, &mut item);
             if done.is_ready() {
                 coop.made_progress();
+                turn::moved(len);
             }
             done
         })
@@ -181,7 +184,7 @@ impl AsyncWrite for SpillWriter {
         };
         let written = ready!(self.shared.write_under(lock, cx, &[IoSlice::new(buf)]));
         coop.made_progress();
-        Poll::Ready(written.map_err(Into::into))
+        Poll::Ready(written.inspect(|&n| turn::moved(n)).map_err(Into::into))
     }
 
     fn poll_write_vectored(
@@ -192,7 +195,7 @@ impl AsyncWrite for SpillWriter {
         let coop = ready!(poll_proceed(cx));
         let written = ready!(self.shared.poll_write(cx, bufs));
         coop.made_progress();
-        Poll::Ready(written.map_err(Into::into))
+        Poll::Ready(written.inspect(|&n| turn::moved(n)).map_err(Into::into))
     }
 
     fn is_write_vectored(&self) -> bool {

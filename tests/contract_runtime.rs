@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Sink, StreamExt};
+use futures_util::{Sink, SinkExt, StreamExt};
 use proptest::prelude::*;
 use spillbuffer::{OnFull, SpillBuffer, SpillError};
 use tokio::{
@@ -345,6 +345,112 @@ fn c11_an_always_ready_buffer_starves_no_other_task() {
             });
         });
         eventually(what, || done.load(Ordering::SeqCst));
+    }
+}
+
+/// By calls alone a turn was 128 pieces, however long: with a hundred streams on two threads each reader came so late to its
+/// next turn that its writer took it for one that stands still, and a tenth of the bytes went to disk.
+#[test]
+fn c11_a_turn_ends_after_two_mebibytes_however_long_the_pieces_are() {
+    const ALL: usize = 16 * MIB;
+    // What a turn is left with when it has moved all but a byte, and then a piece more.
+    const MOST: u64 = 3 * MIB as u64;
+    type Busy = fn(spillbuffer::SpillWriter, spillbuffer::SpillReader) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    let busy: [(&str, Busy); 9] = [
+        ("read", |writer, mut reader| {
+            Box::pin(async move {
+                writer.finish().unwrap();
+                let mut piece = vec![0; MIB];
+                while reader.read(&mut piece).await.unwrap() > 0 {}
+            })
+        }),
+        ("fill_buf", |writer, mut reader| {
+            Box::pin(async move {
+                writer.finish().unwrap();
+                loop {
+                    let n = reader.fill_buf().await.unwrap().len();
+                    if n == 0 {
+                        break;
+                    }
+                    reader.consume(n);
+                }
+            })
+        }),
+        ("next_chunk", |writer, mut reader| {
+            Box::pin(async move {
+                writer.finish().unwrap();
+                while reader.next_chunk().await.unwrap().is_some() {}
+            })
+        }),
+        ("stream", |writer, reader| {
+            Box::pin(async move {
+                writer.finish().unwrap();
+                let mut stream = reader.into_stream();
+                while stream.next().await.is_some() {}
+            })
+        }),
+        ("write", |mut writer, _reader| Box::pin(async move { writer.write_all(&vec![0; ALL]).await.unwrap() })),
+        ("write_vectored", |mut writer, reader| {
+            Box::pin(async move {
+                let _reader = reader;
+                let piece = vec![0; MIB / 2];
+                let mut written = 0;
+                while written < ALL {
+                    written += writer.write_vectored(&[IoSlice::new(&piece), IoSlice::new(&piece)]).await.unwrap();
+                }
+            })
+        }),
+        ("write_bytes", |mut writer, reader| {
+            Box::pin(async move {
+                let _reader = reader;
+                for _ in 0..ALL / MIB {
+                    writer.write_bytes(vec![0; MIB].into()).await.unwrap();
+                }
+            })
+        }),
+        ("sink", |writer, reader| {
+            Box::pin(async move {
+                let _reader = reader;
+                let mut sink = writer.into_sink();
+                for _ in 0..ALL / MIB {
+                    sink.feed(vec![0; MIB].into()).await.unwrap();
+                }
+                sink.close().await.unwrap();
+            })
+        }),
+        ("short pieces", |mut writer, reader| {
+            Box::pin(async move {
+                let _reader = reader;
+                for _ in 0..ALL / 32_000 {
+                    writer.write_all(&[0; 32_000]).await.unwrap();
+                }
+            })
+        }),
+    ];
+    for (what, busy) in busy {
+        let (mut writer, reader) =
+            SpillBuffer::builder().memory_limit(2 * ALL).disk_limit(0).build().unwrap().into_split();
+        let control = writer.control();
+        let reads = matches!(what, "read" | "fill_buf" | "next_chunk" | "stream");
+        if reads {
+            write_pattern(&mut writer, 0, ALL);
+        }
+        let moved = || if reads { control.stats().read } else { control.stats().written };
+        let task = busy(writer, reader);
+        current_thread().block_on(async {
+            let task = tokio::spawn(task);
+            let (mut last, mut turns) = (0, 0);
+            while !task.is_finished() {
+                tokio::task::yield_now().await;
+                let now = moved();
+                assert!(now - last <= MOST, "{what}: {} bytes in one turn", now - last);
+                (last, turns) = (now, turns + 1);
+            }
+            task.await.unwrap();
+            // Nor is it shorter than needed: each turn costs a change of tasks.
+            assert!(turns <= ALL / MIB + 2, "{what}: {turns} turns");
+        });
+        assert!(moved() >= (ALL - MIB) as u64, "{what}");
     }
 }
 

@@ -1,0 +1,35 @@
+//! A task's turn: how much it moves before others of its runtime go on. Only counts; tokio decides.
+
+use std::task::{Context, Poll, Waker};
+
+use tokio::task::coop::{has_budget_remaining, poll_proceed};
+
+/// So many bytes count as one call in tokio's cooperative budget. That is for 128 calls, so a turn ends after 2 MiB however long
+/// the pieces are. By calls alone it would last for as many as 128 MiB, and then those who share a thread with many such streams,
+/// their own readers among them, are not polled for longer than a writer is held for them.
+pub(crate) const CALL: usize = 16 << 10;
+
+/// What tokio's budget is at most; more need not be counted.
+const CALLS: usize = 128;
+
+/// A call that counts for itself has moved so many bytes.
+#[inline]
+pub(crate) fn moved(bytes: usize) {
+    if bytes >= 2 * CALL {
+        count((bytes / CALL - 1).min(CALLS));
+    }
+}
+
+#[inline(never)]
+fn count(calls: usize) {
+    // Nobody is to be woken: whoever calls next, and finds nothing left, is.
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..calls {
+        if !has_budget_remaining() {
+            break;
+        }
+        if let Poll::Ready(coop) = poll_proceed(&mut cx) {
+            coop.made_progress();
+        }
+    }
+}
