@@ -4,19 +4,19 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::task::coop::{has_budget_remaining, poll_proceed};
 
-/// So many bytes count as one call in tokio's cooperative budget. That is for 128 calls, so a turn ends after 2 MiB however long
-/// the pieces are. By calls alone it would last for as many as 128 MiB, and then those who share a thread with many such streams,
+/// So many bytes count as one call more in tokio's cooperative budget. That is for 128 calls, so a turn ends after 2 MiB however
+/// long the pieces are. By calls alone it would last for as many as 128 MiB, and then those who share a thread with many such streams,
 /// their own readers among them, are not polled for longer than a writer is held for them.
-pub(crate) const CALL: usize = 16 << 10;
+const CALL: usize = 16 << 10;
 
 /// What tokio's budget is at most; more need not be counted.
 const CALLS: usize = 128;
 
-/// A call that counts for itself has moved so many bytes.
+/// A call, which counts for itself, has moved so many bytes.
 #[inline]
 pub(crate) fn moved(bytes: usize) {
-    if bytes >= 2 * CALL {
-        count((bytes / CALL - 1).min(CALLS));
+    if bytes >= CALL {
+        count((bytes / CALL).min(CALLS));
     }
 }
 

@@ -389,7 +389,12 @@ fn c11_a_turn_ends_after_two_mebibytes_however_long_the_pieces_are() {
                 while stream.next().await.is_some() {}
             })
         }),
-        ("write", |mut writer, _reader| Box::pin(async move { writer.write_all(&vec![0; ALL]).await.unwrap() })),
+        ("write", |mut writer, reader| {
+            Box::pin(async move {
+                let _reader = reader;
+                writer.write_all(&vec![0; ALL]).await.unwrap();
+            })
+        }),
         ("write_vectored", |mut writer, reader| {
             Box::pin(async move {
                 let _reader = reader;
