@@ -25,6 +25,9 @@ pub(crate) const GROUP: u64 = PAGE / TRAILER as u64;
 const HEADER: u64 = 64 << 10;
 /// Slots of one section: 128 MiB of the largest.
 const SECTION: u64 = HEADER / PAGE * GROUP;
+/// Runs of fewer bytes than this lie anywhere, and longer ones than [`MOST_PLACED`] no better than those.
+const LEAST_PLACED: u64 = 128 << 10;
+const MOST_PLACED: u64 = 1 << 20;
 /// A number of slots that no disk holds and whose offsets still fit a file offset.
 pub(crate) const MAX_SLOTS: u64 = 1 << 44;
 
@@ -70,6 +73,23 @@ impl Geometry {
 
     pub(crate) fn trailer(self, slot: u64) -> u64 {
         self.section(slot) + slot % SECTION * TRAILER as u64
+    }
+
+    /// A run up to where the next one of its length begins well, and the rest, which may be empty. The page cache holds what is
+    /// written in one call in as few pieces as its place allows: one, where that is a multiple of its length. A run that lies
+    /// across two such places would have three, each time that it is written and read.
+    pub(crate) fn well_placed(self, run: SlotRun) -> (SlotRun, SlotRun) {
+        let len = run.count * self.block;
+        let whole = (len + 1).next_power_of_two() / 2;
+        let mut count = run.count;
+        if len >= LEAST_PLACED {
+            let whole = whole.min(MOST_PLACED);
+            let behind = self.payload(run.first) % whole;
+            if behind > 0 {
+                count = count.min((whole - behind) / self.block).max(1);
+            }
+        }
+        (SlotRun::new(run.first, count), SlotRun::new(run.first + count, run.count - count))
     }
 
     /// Where the payloads of adjacent slots lie, each part from one place to another.

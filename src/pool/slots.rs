@@ -40,7 +40,7 @@ impl SlotMap {
 
     /// `want` adjacent slots whose pages the file has already.
     pub(crate) fn grant_warm(&mut self, want: u64) -> Option<SlotRun> {
-        let run = self.warm.take_lowest(want)?;
+        let run = self.take_warm(want)?;
         self.live += run.count;
         Some(run)
     }
@@ -50,15 +50,19 @@ impl SlotMap {
         self.live + self.punching < self.max
     }
 
-    /// Up to `want` adjacent slots; `None` when there is none at all.
+    /// Up to `want` adjacent slots; `None` when there is none at all. Fewer than that where the rest would
+    /// [lie badly](Geometry::well_placed).
     pub(crate) fn grant(&mut self, want: u64) -> Option<SlotRun> {
         let fresh = self.max.saturating_sub(self.high);
-        let run = if let Some(run) = self.warm.take_lowest(want) {
+        let run = if let Some(run) = self.take_warm(want) {
             run
         } else if let Some(run) = self.holes.take_lowest(want) {
+            let (run, rest) = self.geometry.well_placed(run);
+            self.holes.insert(rest);
             run
         } else if fresh >= want {
-            self.extend(want)
+            let run = SlotRun::new(self.high, want);
+            self.extend(self.geometry.well_placed(run).0.count)
         } else {
             // Fewer than wanted: the most that lies together.
             let warm = self.warm.longest();
@@ -165,6 +169,12 @@ impl SlotMap {
         }
     }
 
+    fn take_warm(&mut self, want: u64) -> Option<SlotRun> {
+        let (run, rest) = self.geometry.well_placed(self.warm.take_lowest(want)?);
+        self.warm.insert(rest);
+        Some(run)
+    }
+
     fn extend(&mut self, count: u64) -> SlotRun {
         let run = SlotRun::new(self.high, count);
         self.high += count;
@@ -216,8 +226,8 @@ mod tests {
     #[test]
     fn c06_a_drained_file_is_given_back_with_its_trailers() {
         let mut map = map(10_000);
-        for _ in 0..100 {
-            let _ = map.grant(50);
+        for _ in 0..200 {
+            let _ = map.grant(25);
         }
         map.free(SlotRun::new(0, 5000));
         let geometry = Geometry::new(BLOCK);
@@ -233,6 +243,45 @@ mod tests {
             assert!((at / 4096..(at + len) / 4096).all(|page| given_back.contains(&page)), "{len} bytes at {at}");
         }
         assert_eq!((map.warm(), map.live()), (0, 0));
+    }
+
+    #[test]
+    fn batches_begin_where_the_page_cache_can_hold_each_in_one_piece() {
+        let places = |block: usize, want: u64, count: usize| {
+            let mut map = SlotMap::new(Geometry::new(block), 1000);
+            let runs: Vec<_> = (0..count).map(|_| map.grant(want).unwrap()).collect();
+            assert!(runs.windows(2).all(|two| two[0].end() == two[1].first), "a slot was left out: {runs:?}");
+            (map, runs)
+        };
+        let (mut map, runs) = places(64 << 10, 4, 8);
+        let geometry = Geometry::new(64 << 10);
+        assert_eq!(runs[0], SlotRun::new(0, 3), "up to a multiple of what was asked for");
+        assert!(runs[1..].iter().all(|run| run.count == 4 && geometry.payload(run.first).is_multiple_of(256 << 10)));
+        // Where they are granted again, warm or given back, they lie as well.
+        map.free(SlotRun::new(0, 31));
+        assert_eq!([map.grant(4), map.grant(4)], [Some(runs[0]), Some(runs[1])]);
+        map.free(SlotRun::new(0, 7));
+        assert_eq!([map.grant_warm(4), map.grant_warm(4)], [Some(runs[0]), Some(runs[1])]);
+        map.free(SlotRun::new(0, 7));
+        while let Some(punch) = map.next_punch(0, 1, 1000) {
+            map.punched(punch, true);
+        }
+        assert_eq!([map.grant(4), map.grant(4)], [Some(runs[0]), Some(runs[1])]);
+        let (_, runs) = places(32 << 10, 4, 3);
+        assert_eq!(runs.iter().map(|run| run.count).collect::<Vec<_>>(), [2, 4, 4]);
+        // No power of two: every other one lies well, and the ones between are not cut to pieces.
+        let (_, runs) = places(64 << 10, 12, 5);
+        assert_eq!(runs.iter().map(|run| run.count).collect::<Vec<_>>(), [7, 12, 4, 12, 4]);
+        // What is short lies in small pieces anyway.
+        let (_, runs) = places(16 << 10, 4, 3);
+        assert!(runs.iter().all(|run| run.count == 4));
+    }
+
+    #[test]
+    fn c06_slots_that_lie_badly_are_granted_all_the_same() {
+        let mut map = SlotMap::new(Geometry::new(64 << 10), 5);
+        let counts: Vec<_> = std::iter::from_fn(|| map.grant(4)).map(|run| run.count).collect();
+        assert_eq!(counts, [3, 2]);
     }
 
     proptest! {
