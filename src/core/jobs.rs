@@ -21,6 +21,9 @@ const BATCH: usize = 16;
 /// A window of so many blocks takes in while a part of it is written; a smaller one has none to spare.
 const WIDE: usize = 16;
 
+/// Bytes of the first entries that stay in memory at most.
+const KEPT: usize = 128 << 10;
+
 /// The most blocks that are read back at once.
 const READ_BATCH: usize = 4;
 
@@ -291,6 +294,38 @@ impl Core {
         })
     }
 
+    /// Whether memory may be set aside for a thread that reads ahead of the reader: the writer wants none any more, and nobody
+    /// else is short of it. A small window has too little.
+    pub(crate) fn has_spare(&self) -> bool {
+        let wanted = self.ends.writer_is_open() || !self.item.is_empty() || self.squeezed || self.memory.is_tight();
+        !wanted && self.is_wide()
+    }
+
+    /// Sets so many blocks' memory aside, or fewer, and says how many: what the reader needs to get at the disk itself stays free.
+    /// [`return_spare`](Self::return_spare) must follow.
+    pub(crate) fn take_spare(&mut self, most: usize) -> usize {
+        if !self.has_spare() {
+            return 0;
+        }
+        let block = self.limits.block;
+        let most = most.min(self.memory.free().saturating_sub(self.reserved()) / block);
+        let taken = (0..most).take_while(|_| self.memory.reserve(block, Purpose::Write)).count();
+        self.invariants();
+        taken
+    }
+
+    pub(crate) fn return_spare(&mut self, blocks: usize) {
+        if blocks > 0 {
+            self.memory.release(blocks * self.limits.block);
+            self.notes.writable = true;
+        }
+    }
+
+    /// Others need what it has.
+    pub(crate) fn is_squeezed(&self) -> bool {
+        self.squeezed
+    }
+
     /// Begins to read what [`wants_read`](Self::wants_read) said and not more than so many slots, or as much of it as the lender
     /// has memory for. [`did_read`](Self::did_read) must follow.
     pub(crate) fn start_read(&mut self, most: usize) -> Option<ReadJob> {
@@ -550,9 +585,11 @@ impl Core {
         self.limits.memory / self.limits.block >= WIDE
     }
 
-    /// How many of the first entries stay in memory as long as there are others to write.
+    /// How many of the first entries stay in memory as long as there are others to write: no more than takes a reader to the
+    /// disk, for all others are what the writer and the disk have between them.
     fn kept(&self) -> usize {
-        (self.limits.memory - self.memory.lent()) / self.limits.block / 4
+        let blocks = (self.limits.memory - self.memory.lent()) / self.limits.block;
+        (blocks / 4).min(KEPT / self.limits.block)
     }
 
     /// The last run of entries that only memory has, beyond the first `keep` entries: at most `batch`

@@ -27,14 +27,22 @@ impl Memory {
 
     /// `None` where the lender has none.
     pub(crate) fn take(&mut self, size: usize, purpose: Purpose, reuse: Reuse) -> Option<Block> {
+        if !self.reserve(size, purpose) {
+            return None;
+        }
+        let block = Block::allocate(size, reuse);
+        Some(if self.secret { block.secret() } else { block })
+    }
+
+    /// Counts as held what somebody else has, if the lender has that much.
+    pub(crate) fn reserve(&mut self, size: usize, purpose: Purpose) -> bool {
         debug_assert!(size <= self.free());
         if !self.lender.as_ref().is_none_or(|lender| lender.take(size, purpose)) {
-            return None;
+            return false;
         }
         self.held += size;
         self.peak = self.peak.max(self.held);
-        let block = Block::allocate(size, reuse);
-        Some(if self.secret { block.secret() } else { block })
+        true
     }
 
     pub(crate) fn can_take(&self, size: usize, purpose: Purpose) -> bool {

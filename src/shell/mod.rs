@@ -71,6 +71,8 @@ pub(crate) struct State {
     /// A thread reads ahead, or is about to.
     prefetching: bool,
     prefetch: Option<Box<Prefetch>>,
+    /// Blocks that the core has set aside for that.
+    spare: usize,
     /// At work, and waits for the bell.
     lingering: bool,
     /// A read that the page cache could not serve.
@@ -153,6 +155,7 @@ impl Shared {
                 assisted: false,
                 prefetching: false,
                 prefetch: None,
+                spare: 0,
                 lingering: false,
                 missed: None,
                 trailers: TrailersAhead::default(),

@@ -14,12 +14,15 @@ use crate::{
     block::{Block, Reuse},
     clock,
     storage::{Progress, ReadFault, SpillFile, TrailersAhead, Wanted},
-    sync::{Arc, Weak},
+    sync::{Arc, MutexGuard, Weak},
     threads::{Lane, ReadAhead, Work},
 };
 
 /// Blocks that a reader may have ready, those in its own hands and the thread's among them.
 pub(super) const BLOCKS: usize = 4;
+
+/// With fewer blocks of a buffer's own the thread would be asleep most of the time.
+const LEAST: usize = 3;
 
 /// So many slots the reader reads itself before it gets to what the thread begins: each time that it catches up, so that it
 /// need not wait and the thread does not work in vain.
@@ -37,8 +40,9 @@ pub(super) struct Prefetch {
     /// In the stream's order, each with the offset of its first byte.
     ready: VecDeque<(u64, Block)>,
     free: Vec<Block>,
-    /// How many blocks there are, wherever they are.
+    /// How many blocks there are, wherever they are, and may be.
     blocks: usize,
+    most: usize,
     /// All slots before this offset were begun, or left to the reader.
     next: u64,
     trailers: TrailersAhead,
@@ -52,7 +56,7 @@ pub(super) struct Prefetch {
 impl Prefetch {
     pub(super) fn ready_blocks(&self) -> usize {
         assert!(self.ready.iter().is_sorted_by_key(|(at, _)| *at));
-        assert!(self.blocks <= BLOCKS && self.ready.len() + self.free.len() <= self.blocks);
+        assert!(self.blocks <= self.most && self.ready.len() + self.free.len() <= self.blocks);
         self.ready.len()
     }
 
@@ -112,7 +116,8 @@ impl ReadAhead for Shared {
         if u128::from(clock::now().saturating_sub(prefetch.asked_at)) < PATIENCE.as_nanos() {
             return true;
         }
-        let gone = state.prefetch.take();
+        // Who waits for this memory looks again before long; nobody can be told here.
+        let gone = state.end_prefetch();
         drop(state);
         drop(gone);
         false
@@ -131,7 +136,7 @@ impl State {
     }
 
     /// What is ready of the slot at `index`, where the reader is.
-    fn prefetched(&mut self, index: u64, block: u64) -> Found {
+    fn prefetched(&mut self, index: u64, block: u64, own: bool) -> Found {
         let mut found = Found::default();
         let mut from = index + DISTANCE * block;
         match self.prefetch.as_deref_mut() {
@@ -149,7 +154,7 @@ impl State {
                 if prefetch.ready.front().is_some_and(|(at, _)| *at == index) {
                     found.block = prefetch.ready.pop_front().map(|(_, block)| block);
                 }
-                if prefetch.ready.len() <= BLOCKS / 2 {
+                if prefetch.ready.len() <= prefetch.most / 2 {
                     found.call = Call::GoOn;
                 }
                 from = from.max(prefetch.next);
@@ -158,10 +163,15 @@ impl State {
         if self.prefetching || self.core.slot_from(from).is_none() {
             found.call = Call::None;
         }
-        self.prefetching |= !matches!(found.call, Call::None);
         if matches!(found.call, Call::Begin) {
-            self.prefetch = Some(Box::new(Prefetch { asked_at: clock::now(), ..Prefetch::default() }));
+            let most = if own { self.take_spare() } else { BLOCKS };
+            if most == 0 {
+                found.call = Call::None;
+            } else {
+                self.prefetch = Some(Box::new(Prefetch { asked_at: clock::now(), most, ..Prefetch::default() }));
+            }
         }
+        self.prefetching |= !matches!(found.call, Call::None);
         found
     }
 
@@ -172,13 +182,35 @@ impl State {
         }
     }
 
-    /// Gives up what is kept where nothing is left on disk. Kept apart, for most streams have none.
+    /// Gives up what is kept where nothing is left on disk, or others need its memory. Kept apart, for most streams have none.
     #[cold]
     #[inline(never)]
     pub(super) fn end_prefetch_if_drained(&mut self) {
-        if self.core.slot_from(0).is_none() {
-            self.prefetch = None;
+        if self.core.slot_from(0).is_none() || (self.spare > 0 && self.core.is_squeezed()) {
+            drop(self.end_prefetch());
         }
+    }
+
+    fn end_prefetch(&mut self) -> Option<Box<Prefetch>> {
+        let gone = self.prefetch.take();
+        self.return_spare();
+        gone
+    }
+
+    /// Sets memory aside for what is read ahead. For a block or two no thread is called.
+    fn take_spare(&mut self) -> usize {
+        self.spare = self.core.take_spare(BLOCKS);
+        if self.spare < LEAST {
+            self.core.return_spare(mem::take(&mut self.spare));
+        }
+        self.spare
+    }
+
+    /// What was set aside is free again, but for what the thread has in hands, or is about to take.
+    fn return_spare(&mut self) {
+        let stays = self.spare.min(usize::from(self.prefetching));
+        self.core.return_spare(self.spare - stays);
+        self.spare = stays;
     }
 }
 
@@ -205,10 +237,20 @@ impl Found {
 }
 
 impl Shared {
-    /// What is ready of the slot at `index`, where the reader is. [`prefetch`](Self::prefetch) must follow.
-    pub(super) fn found(&self, state: &mut State, index: u64) -> Found {
+    /// What is ready of the slot at `index`, where the reader is. [`prefetch`](Self::prefetch) must follow. A reader that takes
+    /// blocks away needs all memory for these.
+    pub(super) fn found(&self, state: &mut State, index: u64, copies: bool) -> Found {
         let limits = self.pool.limits();
-        if limits.assisted { state.prefetched(index, limits.block as u64) } else { Found::default() }
+        if limits.assisted {
+            state.prefetched(index, limits.block as u64, false)
+        } else if copies && (state.prefetch.is_some() || state.core.has_spare()) {
+            state.prefetched(index, limits.block as u64, true)
+        } else {
+            if state.prefetch.is_some() {
+                drop(state.end_prefetch());
+            }
+            Found::default()
+        }
     }
 
     /// Has a thread read ahead, where that is wanted. Without any lock.
@@ -229,6 +271,7 @@ impl Shared {
         let ask_again = Some(state.core.read_to() + ASK_AGAIN * self.pool.limits().block as u64);
         let refused = Prefetch { ask_again, ..Prefetch::default() };
         let gone = state.prefetch.as_mut().map(|prefetch| mem::replace(&mut **prefetch, refused));
+        state.return_spare();
         drop(state);
         drop(gone);
     }
@@ -249,8 +292,9 @@ impl Shared {
         let mut state = self.raw_lock();
         let Some(prefetch) = &mut state.prefetch else {
             // Nobody wants it any more.
+            drop(memory);
             state.prefetching = false;
-            drop(state);
+            self.end_thread(state);
             return false;
         };
         prefetch.trailers = trailers;
@@ -270,7 +314,7 @@ impl Shared {
         let state = &mut *guard;
         let distance = DISTANCE * self.pool.limits().block as u64;
         let next = state.prefetch.as_mut().and_then(|prefetch| {
-            if prefetch.free.is_empty() && prefetch.blocks >= BLOCKS {
+            if prefetch.free.is_empty() && prefetch.blocks >= prefetch.most {
                 return None;
             }
             let (index, run, len, behind) = state.core.slot_from(prefetch.next.max(state.core.read_to() + distance))?;
@@ -281,6 +325,21 @@ impl Shared {
             Some((wanted, len, memory, mem::take(&mut prefetch.trailers)))
         });
         state.prefetching = next.is_some();
+        if next.is_none() {
+            self.end_thread(guard);
+        }
         next
+    }
+
+    /// The thread has nothing in hands any more. Where nobody wants what it had, all that was set aside is free.
+    fn end_thread(&self, mut state: MutexGuard<'_, State>) {
+        let ended = state.spare > 0 && state.prefetch.is_none();
+        if ended {
+            state.return_spare();
+        }
+        drop(state);
+        if ended && self.pool.somebody_waits() {
+            self.pool.memory_came();
+        }
     }
 }

@@ -71,6 +71,17 @@ struct Pipe {
 impl Pipe {
     /// All of this many slots are on disk, and the reader is there.
     fn at_the_disk(dir: &str, slots: usize, ahead: impl Fn(usize) -> Act + Send + Sync + 'static) -> Self {
+        Self::of(true, dir, slots, ahead)
+    }
+
+    /// The same without encryption: what is read ahead is in the buffer's own memory, which the writer wants no more.
+    fn in_its_own_memory(dir: &str, slots: usize, ahead: impl Fn(usize) -> Act + Send + Sync + 'static) -> Self {
+        let mut pipe = Self::of(false, dir, slots, ahead);
+        pipe.writer.end().unwrap();
+        pipe
+    }
+
+    fn of(encrypt: bool, dir: &str, slots: usize, ahead: impl Fn(usize) -> Act + Send + Sync + 'static) -> Self {
         let disk = Arc::new(Disk::default());
         let platform = Hooked::new(Scripted { cached: true, ..Scripted::default() }, {
             let (disk, reads) = (Arc::clone(&disk), AtomicUsize::new(0));
@@ -82,7 +93,7 @@ impl Pipe {
                 _ => Act::Go,
             }
         });
-        let options = SpillBuffer::builder().memory_limit(WINDOW).encrypt(true).temp_dir(dir).settings().check();
+        let options = SpillBuffer::builder().memory_limit(WINDOW).encrypt(encrypt).temp_dir(dir).settings().check();
         let shared = Shared::on(&options.unwrap(), Some(platform));
         let (writer, reader) = SpillBuffer::of(shared.clone()).into_split();
         assert_eq!(shared.pool.limits().block, BLOCK);
@@ -337,7 +348,11 @@ fn c06_nothing_is_kept_for_a_reader_that_has_gone() {
 /// There is memory for four of them. A fifth one has to wait until one of these does not come for what is ready.
 #[test]
 fn c06_as_many_readers_are_read_ahead_of_as_there_are_threads() {
-    let mut pipes: Vec<_> = (0..5).map(|_| Pipe::at_the_disk("/five", 200, |_| Act::Go)).collect();
+    five((0..5).map(|_| Pipe::at_the_disk("/five", 200, |_| Act::Go)).collect());
+    five((0..5).map(|_| Pipe::in_its_own_memory("/own-five", 200, |_| Act::Go)).collect());
+}
+
+fn five(mut pipes: Vec<Pipe>) {
     let read_ahead = |pipes: &[Pipe]| pipes.iter().filter(|pipe| pipe.is_read_ahead_of()).count();
     let (fifth, four) = pipes.split_first_mut().unwrap();
     for pipe in &mut *four {
@@ -352,6 +367,7 @@ fn c06_as_many_readers_are_read_ahead_of_as_there_are_threads() {
     let from = fifth.read;
     fifth.read_some("read", BLOCK);
     assert!(!fifth.is_read_ahead_of());
+    assert_eq!(fifth.shared.raw_lock().spare, 0, "nothing is set aside in vain");
     fifth.read_to(from + 50 * BLOCK as u64, "read", BLOCK);
     assert_eq!(fifth.disk.begun.load(SeqCst), 0);
     // Now one of them has not come for long.
@@ -366,5 +382,154 @@ fn c06_as_many_readers_are_read_ahead_of_as_there_are_threads() {
     for pipe in &mut pipes {
         pipe.read_rest("read", BLOCK);
         pipe.nothing_is_kept();
+    }
+}
+
+/// What the ledger has in memory.
+fn in_the_ledger(shared: &Shared) -> u64 {
+    let state = shared.raw_lock();
+    state.core.stats().memory_held - (state.spare * BLOCK) as u64
+}
+
+#[test]
+fn c04_what_is_read_ahead_in_a_buffers_own_memory_counts_and_leaves_the_reader_what_it_needs() {
+    let mut pipe = Pipe::of(false, "/own", 60, |_| Act::Go);
+    for _ in 0..8 {
+        assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+    }
+    assert!(!pipe.is_read_ahead_of(), "the writer may want all of its memory");
+    pipe.writer.end().unwrap();
+    let before = pipe.shared.stats().memory_held;
+    assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+    assert!(pipe.is_read_ahead_of());
+    let most = pipe.shared.raw_lock().spare;
+    assert!((3..=BLOCKS).contains(&most), "{most}");
+    eventually("it has all that it may", || pipe.ready() == most && !pipe.shared.raw_lock().prefetching);
+    assert_eq!(pipe.shared.stats().memory_held, before + (most * BLOCK) as u64);
+    assert!(pipe.shared.stats().memory_held <= (WINDOW - BLOCK) as u64, "the reader has a block for itself");
+    let ahead = pipe.disk.ahead.lock().unwrap().clone();
+    assert_eq!(ahead.len(), most);
+    pipe.ends_without_a_second_read_of(&ahead);
+    assert_eq!(pipe.shared.stats().memory_held, 0);
+}
+
+/// Three are enough, two are not worth a thread's while.
+#[test]
+fn c04_no_more_is_read_ahead_than_was_set_aside() {
+    for least in [3, 2] {
+        let mut pipe = Pipe::in_its_own_memory("/own-least", 40, |_| Act::Go);
+        // All but the reader's own block is somebody else's.
+        let others = pipe.shared.lock().core.take_spare(WINDOW / BLOCK) - least;
+        pipe.shared.lock().core.return_spare(least);
+        assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+        if least == 2 {
+            assert!(!pipe.is_read_ahead_of() && pipe.shared.raw_lock().spare == 0);
+        } else {
+            eventually("it has all that it may", || pipe.ready() == least && !pipe.shared.raw_lock().prefetching);
+            assert_eq!(pipe.disk.ahead.lock().unwrap().len(), least);
+        }
+        pipe.read_rest("read", BLOCK);
+        pipe.nothing_is_kept();
+        pipe.shared.lock().core.return_spare(others);
+        assert_eq!(pipe.shared.stats().memory_held, 0);
+    }
+}
+
+#[test]
+fn c01_what_is_ready_in_a_buffers_own_memory_is_what_every_kind_of_reader_gets() {
+    for (way, most) in [("read", BLOCK), ("read", 7 * BLOCK), ("read", 10_000), ("chunk", 0), ("look", 30_000)] {
+        let mut pipe = Pipe::in_its_own_memory("/own-kinds", 60, |_| Act::Go);
+        while pipe.shared.stats().on_disk > 0 {
+            pipe.read_some(way, most);
+            eventually("what may be ready is", || !pipe.shared.raw_lock().prefetching);
+            assert!(pipe.shared.stats().memory_held <= WINDOW as u64);
+        }
+        let ahead = pipe.disk.ahead.lock().unwrap().len();
+        if way == "read" {
+            assert!(ahead > 20, "{way} of {most}: {ahead} slots were read ahead");
+        } else {
+            assert_eq!(ahead, 0, "{way}: who takes blocks away needs them all");
+        }
+        pipe.read_rest(way, most);
+        pipe.nothing_is_kept();
+        assert_eq!(pipe.shared.stats().memory_held, 0, "{way} of {most}");
+    }
+}
+
+/// Who copies at first, and then takes blocks away, has all memory for these again.
+#[test]
+fn c04_a_reader_that_begins_to_take_blocks_away_is_read_ahead_of_no_more() {
+    let mut pipe = Pipe::in_its_own_memory("/own-changes", 60, |_| Act::Go);
+    for way in ["chunk", "look"] {
+        eventually("it is read ahead of", || {
+            pipe.read_some("read", BLOCK);
+            pipe.ready() > 0
+        });
+        eventually("it takes one from the disk", || {
+            pipe.read_some(way, BLOCK);
+            !pipe.is_read_ahead_of()
+        });
+        eventually("nobody works for it", || !pipe.shared.raw_lock().prefetching);
+        assert_eq!(pipe.shared.raw_lock().spare, 0);
+    }
+    pipe.read_rest("read", BLOCK);
+    pipe.nothing_is_kept();
+    assert_eq!(pipe.shared.stats().memory_held, 0);
+}
+
+#[test]
+fn c08_a_read_ahead_into_a_buffers_own_memory_that_fails_is_nobodys_error() {
+    let fails: [fn() -> Act; 3] = [|| Act::Fail(io::Error::other("as planned")), || Act::Panic, || Act::Flip(11)];
+    for fail in fails {
+        let mut pipe = Pipe::in_its_own_memory("/own-fails", 40, move |n| if n % 3 == 0 { fail() } else { Act::Go });
+        while pipe.shared.stats().on_disk > 0 {
+            pipe.read_some("read", BLOCK);
+            eventually("the thread is done", || !pipe.shared.raw_lock().prefetching);
+        }
+        assert!(pipe.disk.begun.load(SeqCst) >= 10);
+        pipe.read_rest("read", BLOCK);
+        pipe.nothing_is_kept();
+        assert_eq!(pipe.shared.stats().memory_held, 0);
+    }
+}
+
+/// What the thread has in hands is held until it lets go, whatever has become of the stream.
+#[test]
+fn c04_a_block_in_the_threads_hands_counts_until_it_is_back() {
+    for how in ["dropped", "cancelled", "squeezed", "evicted"] {
+        let mut pipe = Pipe::in_its_own_memory("/own-gone", 40, |_| Act::Go);
+        pipe.disk.closed.store(true, SeqCst);
+        assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+        eventually("a thread reads", || pipe.disk.begun.load(SeqCst) > 0);
+        assert!(pipe.shared.raw_lock().spare >= 3);
+        let control = pipe.reader.control();
+        let Pipe { disk, writer, reader, shared, .. } = pipe;
+        let mut reader = Some(reader);
+        match how {
+            "dropped" => drop(reader.take()),
+            "cancelled" => control.cancel("enough"),
+            "squeezed" => {
+                let asked = (0..3).filter(|_| Arc::clone(&shared).squeeze()).count();
+                assert_eq!(asked, 1, "it moved, it was asked, it gave");
+            }
+            _ => {
+                shared.raw_lock().prefetch.as_mut().unwrap().asked(0);
+                assert!(!crate::threads::ReadAhead::keeps_up(&*shared));
+            }
+        }
+        assert!(shared.raw_lock().prefetch.is_none(), "{how}");
+        assert_eq!(shared.raw_lock().spare, 1, "{how}");
+        disk.closed.store(false, SeqCst);
+        eventually("the thread sees it", || !shared.raw_lock().prefetching);
+        let state = shared.raw_lock();
+        assert_eq!((state.spare, state.prefetch.is_none()), (0, true), "{how}");
+        drop(state);
+        if matches!(how, "dropped" | "cancelled") {
+            assert_eq!((shared.stats().memory_held, shared.stats().disk_held), (0, 0), "{how}");
+        } else {
+            assert_eq!(shared.stats().memory_held, in_the_ledger(&shared), "{how}");
+        }
+        drop((writer, reader));
+        eventually("all is given back", || shared.stats().memory_held == 0);
     }
 }

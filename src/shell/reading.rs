@@ -150,7 +150,7 @@ impl Shared {
                     copied += n;
                 }
                 _ if copied > 0 => break,
-                Front::Disk => state = self.read_front(state),
+                Front::Disk => state = self.read_front(state, true),
                 Front::Wait => {
                     state.park_reader(cx);
                     return Poll::Pending;
@@ -184,7 +184,7 @@ impl Shared {
                 Front::Sealed => self.open_front(&mut state),
                 Front::Tail(_) => state.core.seal_tail(),
                 Front::Item(item) => return Poll::Ready(Ok(Some(View::Item(item)))),
-                Front::Disk => state = self.read_front(state),
+                Front::Disk => state = self.read_front(state, false),
                 Front::Wait => {
                     state.park_reader(cx);
                     return Poll::Pending;
@@ -235,7 +235,7 @@ impl Shared {
                     drop(state);
                     return Poll::Ready(Ok(Some(item)));
                 }
-                Front::Disk => state = self.read_front(state),
+                Front::Disk => state = self.read_front(state, false),
                 Front::Wait => {
                     state.park_reader(cx);
                     return Poll::Pending;
@@ -272,7 +272,7 @@ impl Shared {
         let Some(job) = state.core.start_direct(room) else { return (state, 0) };
         let file = self.pool.file();
         let mut ahead = mem::take(&mut state.trailers);
-        let found = self.found(&mut state, job.start);
+        let found = self.found(&mut state, job.start, true);
         drop(state);
         self.prefetch(&found);
         let wanted = Wanted { stream: self.stream, index: job.start, run: job.run, behind: job.behind };
@@ -296,13 +296,14 @@ impl Shared {
         (state, n)
     }
 
-    /// Reads what is at the front of the disk, here if the page cache has it, else on an I/O thread.
-    fn read_front<'a>(self: &'a Arc<Self>, mut state: Locked<'a>) -> Locked<'a> {
+    /// Reads what is at the front of the disk, here if the page cache has it, else on an I/O thread. `copies`: the reader takes no
+    /// blocks away.
+    fn read_front<'a>(self: &'a Arc<Self>, mut state: Locked<'a>, copies: bool) -> Locked<'a> {
         let most = state.most_slots(self.pool.limits().block);
         let Some(mut job) = state.core.start_read(most) else { return state };
         let file = self.pool.file();
         let mut ahead = mem::take(&mut state.trailers);
-        let found = self.found(&mut state, job.start);
+        let found = self.found(&mut state, job.start, copies);
         drop(state);
         self.prefetch(&found);
         match file {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{SpillError, StorageOp},
     lender::{Lender, Purpose},
-    options::OnFull,
+    options::{Limits, OnFull},
     pool::Budget,
     slot::{SlotRun, TRAILER},
 };
@@ -416,4 +416,64 @@ fn c04_where_memory_is_short_for_all_everything_goes_to_disk() {
     assert!(budget.take(budget.available(Purpose::Read) * 64, Purpose::Read));
     write_all(&mut core, slot);
     assert_eq!(core.memory.held(), 0);
+}
+
+/// Sixteen blocks of a pool of as many, twelve of them on disk, and the reader is there.
+fn at_the_disk_of_a_pool(blocks: usize) -> (Arc<Budget>, Core) {
+    let budget = Arc::new(Budget::new(blocks * 64, 64));
+    let mut core = Core::new(of(16, u64::MAX, OnFull::Wait), Some(budget.clone()));
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    write_all(&mut core, 100);
+    while matches!(core.front(), Front::Block { .. }) {
+        consume_a_block(&mut core);
+        settle(&mut core, 0);
+    }
+    (budget, core)
+}
+
+#[test]
+fn c04_memory_is_set_aside_where_nobody_wants_it_and_the_reader_keeps_a_block() {
+    let mut core = at_the_disk();
+    assert_eq!(core.take_spare(4), 0, "the writer may want it");
+    core.finish().unwrap();
+    assert_eq!(core.take_spare(4), 4);
+    assert_eq!(core.stats().memory_held, 4 * 64);
+    core.return_spare(4);
+    assert_eq!(core.take_spare(100), 15);
+    assert!(core.wants_read().is_some());
+    core.return_spare(15);
+    assert_eq!(core.stats().memory_held, 0);
+    // Not of a small window, nor where others are short of it.
+    let mut core = read_ahead(5);
+    core.finish().unwrap();
+    assert_eq!(core.take_spare(4), 0);
+    let (budget, mut core) = at_the_disk_of_a_pool(128);
+    core.finish().unwrap();
+    assert_eq!(core.take_spare(4), 4);
+    assert_eq!(budget.held(), 4 * 64);
+    core.return_spare(4);
+    assert_eq!(budget.held(), 0);
+    assert!(!core.squeeze(), "it has nothing");
+    assert_eq!(core.take_spare(4), 4);
+    assert!(!core.squeeze() && core.squeeze());
+    core.return_spare(4);
+    assert_eq!(core.take_spare(4), 0, "others need it");
+    let (budget, mut core) = at_the_disk_of_a_pool(128);
+    core.finish().unwrap();
+    assert!(budget.take((budget.available(Purpose::Write) - 10) * 64, Purpose::Write));
+    assert_eq!(core.take_spare(4), 0, "the pool's is nearly used up");
+}
+
+/// Sixteen of the largest blocks had four of them stay, and the writer twelve; it waited longer for the disk.
+#[test]
+fn c03_no_more_stays_in_memory_than_takes_a_reader_to_the_disk() {
+    for (block, blocks, stay) in [(64 << 10, 16, 2), (64 << 10, 1024, 2), (32 << 10, 8, 2), (16 << 10, 4, 1)] {
+        let limits = Limits { memory: blocks * block, block, ..of(0, u64::MAX, OnFull::Wait) };
+        let mut core = Core::new(limits, None);
+        fill_and_park(&mut core, 0);
+        spilling(&mut core, 0);
+        let job = core.start_write(SlotRun::new(0, core.wants_write().unwrap()));
+        assert_eq!(job.blocks[0].0, stay * block as u64, "{blocks} of {block}");
+    }
 }
