@@ -24,6 +24,9 @@ const KEEP_MOST: usize = 8 << 20;
 /// The memory limits of all buffers that stand alone, in bytes.
 static ALONE: AtomicUsize = AtomicUsize::new(0);
 
+/// Bytes of blocks that came from the allocator and were not asked for since.
+static FRESH: AtomicUsize = AtomicUsize::new(0);
+
 /// What is kept, in bytes, to be looked at without the lock.
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -67,7 +70,10 @@ pub(crate) struct Block {
 
 impl Block {
     pub(crate) fn allocate(capacity: usize, reuse: Reuse) -> Self {
-        let mut bytes = kept().take(capacity, reuse).unwrap_or_else(|| Vec::with_capacity(capacity + ALIGN - 1));
+        let mut bytes = kept().take(capacity, reuse).unwrap_or_else(|| {
+            FRESH.fetch_add(capacity, Relaxed);
+            Vec::with_capacity(capacity + ALIGN - 1)
+        });
         let start = bytes.as_ptr().align_offset(ALIGN).min(ALIGN - 1);
         if bytes.is_empty() {
             bytes.resize(start, 0);
@@ -221,6 +227,11 @@ impl Drop for Block {
         }
         kept().put(std::mem::take(&mut self.bytes), self.capacity);
     }
+}
+
+/// How many bytes came from the allocator since this was last asked, by anybody: filling those takes far longer.
+pub(crate) fn take_fresh() -> usize {
+    if FRESH.load(Relaxed) == 0 { 0 } else { FRESH.swap(0, Relaxed) }
 }
 
 /// A buffer that stands alone may take so much, until [`left`] says that it is gone.

@@ -53,7 +53,7 @@ impl Sink<Bytes> for SpillSink {
     }
 
     fn start_send(self: Pin<&mut Self>, item: Bytes) -> Result<(), SpillError> {
-        turn::moved(item.len());
+        turn::filled(item.len());
         self.writer.shared().send(item)
     }
 

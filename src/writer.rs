@@ -92,7 +92,7 @@ impl SpillWriter {
             let done = self.shared.poll_write_bytes(cx, &mut item);
             if done.is_ready() {
                 coop.made_progress();
-                turn::moved(len);
+                turn::filled(len);
             }
             done
         })
@@ -184,7 +184,7 @@ impl AsyncWrite for SpillWriter {
         };
         let written = ready!(self.shared.write_under(lock, cx, &[IoSlice::new(buf)]));
         coop.made_progress();
-        Poll::Ready(written.inspect(|&n| turn::moved(n)).map_err(Into::into))
+        Poll::Ready(written.inspect(|&n| turn::filled(n)).map_err(Into::into))
     }
 
     fn poll_write_vectored(
@@ -195,7 +195,7 @@ impl AsyncWrite for SpillWriter {
         let coop = ready!(poll_proceed(cx));
         let written = ready!(self.shared.poll_write(cx, bufs));
         coop.made_progress();
-        Poll::Ready(written.inspect(|&n| turn::moved(n)).map_err(Into::into))
+        Poll::Ready(written.inspect(|&n| turn::filled(n)).map_err(Into::into))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -37,7 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("drain", &["chunk", "within"]),
     ("transform", &["chunk", "copy", "drain", "error", "source", "within"]),
     // public handles
-    ("turn", &[]),
+    ("turn", &["block"]),
     ("control", &["error", "shell", "stats"]),
     ("writer", &["blocking", "control", "error", "shell", "sink", "stats", "turn"]),
     ("reader", &["blocking", "control", "copy", "error", "shell", "stats", "stream", "turn"]),

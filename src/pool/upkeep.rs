@@ -30,8 +30,12 @@ const SETTLE: u64 = 20_000_000;
 const QUIET: u64 = 1_000_000_000;
 
 /// How long one who waits for memory goes unserved before all are looked at again, in nanoseconds: one that was
-/// served may not have taken what it was offered. It is also the time in which a reader moves if it does not stand still.
+/// served may not have taken what it was offered.
 const ASK_AGAIN: u64 = 5_000_000;
+
+/// The time in which a reader moves if it does not stand still, in nanoseconds: as long as its writer is held for it while the
+/// scheduler does not come to it. With a hundred tasks on two threads that takes more than five milliseconds.
+const STANDS_STILL: u64 = 20_000_000;
 
 /// Space should be given back.
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +131,7 @@ impl Pool {
 
     /// Whether the members have had time to move since they were last asked for memory.
     pub(super) fn may_ask(&self) -> bool {
-        clock::now() >= self.lock().upkeep.asked_at + ASK_AGAIN
+        clock::now() >= self.lock().upkeep.asked_at + STANDS_STILL
     }
 
     /// Those who wait are looked at again in a while: one who was served may not have taken what there was.
