@@ -40,7 +40,7 @@ pub(crate) trait Work: Any + Send + Sync {
     }
 }
 
-/// A reader that a thread reads ahead of, into memory that counts for nobody.
+/// A reader that a thread reads ahead of.
 pub(crate) trait ReadAhead: Send + Sync {
     /// Whether it has come for what is ready. If not, that has been dropped.
     fn keeps_up(&self) -> bool;

@@ -1,8 +1,10 @@
-//! Reads ahead of a reader that is at the disk, where opening what was read takes longer than reading it: an I/O thread does that
-//! for some slots while the reader does it for those before them.
+//! Reads ahead of a reader that is at the disk: an I/O thread reads and checks some slots while the reader does it for those
+//! before them.
 //!
-//! What is ready are copies of what the file holds, beside the ledger and in memory that is no buffer's. So nothing depends on them:
-//! what is not there, or could not be read, the reader reads itself, and meets the error itself.
+//! What is ready are copies of what the file holds, beside the ledger. So nothing depends on them: what is not there, or could not
+//! be read, the reader reads itself, and meets the error itself. They lie in memory that the buffer has set aside, once its writer
+//! wants none any more; where opening a slot takes longer than reading it, for it is encrypted, in memory that is no buffer's, and
+//! beside a writer too.
 
 use std::{collections::VecDeque, mem, time::Duration};
 
