@@ -73,6 +73,8 @@ pub(crate) struct State {
     prefetch: Option<Box<Prefetch>>,
     /// Blocks that the core has set aside for that.
     spare: usize,
+    /// The reader has one of these in hands.
+    found: bool,
     /// At work, and waits for the bell.
     lingering: bool,
     /// A read that the page cache could not serve.
@@ -156,6 +158,7 @@ impl Shared {
                 prefetching: false,
                 prefetch: None,
                 spare: 0,
+                found: false,
                 lingering: false,
                 missed: None,
                 trailers: TrailersAhead::default(),

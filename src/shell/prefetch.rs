@@ -174,13 +174,18 @@ impl State {
             }
         }
         self.prefetching |= !matches!(found.call, Call::None);
+        self.found = found.block.is_some();
         found
     }
 
     /// The reader has what it wanted.
     pub(super) fn end_prefetched(&mut self, found: Found) {
+        self.found = false;
         if let Some(prefetch) = &mut self.prefetch {
             prefetch.free.extend(found.block);
+        } else if self.spare > 0 {
+            drop(found);
+            self.return_spare();
         }
     }
 
@@ -208,9 +213,9 @@ impl State {
         self.spare
     }
 
-    /// What was set aside is free again, but for what the thread has in hands, or is about to take.
+    /// What was set aside is free again, but for what the reader has in hands, and the thread, or is about to take.
     fn return_spare(&mut self) {
-        let stays = self.spare.min(usize::from(self.prefetching));
+        let stays = self.spare.min(usize::from(self.prefetching) + usize::from(self.found));
         self.core.return_spare(self.spare - stays);
         self.spare = stays;
     }

@@ -533,3 +533,27 @@ fn c04_a_block_in_the_threads_hands_counts_until_it_is_back() {
         eventually("all is given back", || shared.stats().memory_held == 0);
     }
 }
+
+#[test]
+fn c04_a_block_in_the_readers_hands_counts_until_it_is_back() {
+    let mut pipe = Pipe::in_its_own_memory("/own-found", 40, |_| Act::Go);
+    assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+    eventually("there is one", || pipe.ready() > 0 && !pipe.shared.raw_lock().prefetching);
+    let from = pipe.shared.raw_lock().prefetch.as_ref().and_then(|prefetch| prefetch.ready_from()).unwrap();
+    pipe.read_to(from, "read", BLOCK);
+    eventually("nobody works for it", || !pipe.shared.raw_lock().prefetching);
+    let before = in_the_ledger(&pipe.shared);
+    let mut state = pipe.shared.lock();
+    let found = pipe.shared.found(&mut state, from, true);
+    // The thread is called no more.
+    state.prefetching = false;
+    drop(state);
+    let asked = (0..3).filter(|_| Arc::clone(&pipe.shared).squeeze()).count();
+    assert_eq!(asked, 1);
+    assert!(pipe.shared.raw_lock().prefetch.is_none());
+    assert_eq!(pipe.shared.stats().memory_held, before + BLOCK as u64);
+    pipe.shared.lock().end_prefetched(found);
+    assert_eq!((pipe.shared.stats().memory_held, pipe.shared.raw_lock().spare), (before, 0));
+    pipe.read_rest("read", BLOCK);
+    pipe.nothing_is_kept();
+}
