@@ -191,6 +191,13 @@ impl Pipe {
         self.shared.raw_lock().prefetch.as_ref().is_some_and(|prefetch| prefetch.has_room())
     }
 
+    /// Nor anything else: a write that was on its way when the reader came has ended too.
+    fn no_memory_is_kept(&self) {
+        self.nothing_is_kept();
+        assert_eq!(self.shared.raw_lock().spare, 0);
+        eventually("all memory is back", || self.shared.stats().memory_held == 0);
+    }
+
     /// Nobody works for it any more, and there is nothing.
     fn nothing_is_kept(&self) {
         eventually("nothing is kept", || {
@@ -404,7 +411,7 @@ fn c04_what_is_read_ahead_in_a_buffers_own_memory_counts_and_leaves_the_reader_w
     let ahead = pipe.disk.ahead.lock().unwrap().clone();
     assert_eq!(ahead.len(), most);
     pipe.ends_without_a_second_read_of(&ahead);
-    assert_eq!(pipe.shared.stats().memory_held, 0);
+    pipe.no_memory_is_kept();
 }
 
 /// Three are enough, two are not worth a thread's while.
@@ -423,9 +430,8 @@ fn c04_no_more_is_read_ahead_than_was_set_aside() {
             assert_eq!(pipe.disk.ahead.lock().unwrap().len(), least);
         }
         pipe.read_rest("read", BLOCK);
-        pipe.nothing_is_kept();
         pipe.shared.lock().core.return_spare(others);
-        assert_eq!(pipe.shared.stats().memory_held, 0);
+        pipe.no_memory_is_kept();
     }
 }
 
@@ -445,8 +451,7 @@ fn c01_what_is_ready_in_a_buffers_own_memory_is_what_every_kind_of_reader_gets()
             assert_eq!(ahead, 0, "{way}: who takes blocks away needs them all");
         }
         pipe.read_rest(way, most);
-        pipe.nothing_is_kept();
-        assert_eq!(pipe.shared.stats().memory_held, 0, "{way} of {most}");
+        pipe.no_memory_is_kept();
     }
 }
 
@@ -467,8 +472,7 @@ fn c04_a_reader_that_begins_to_take_blocks_away_is_read_ahead_of_no_more() {
         assert_eq!(pipe.shared.raw_lock().spare, 0);
     }
     pipe.read_rest("read", BLOCK);
-    pipe.nothing_is_kept();
-    assert_eq!(pipe.shared.stats().memory_held, 0);
+    pipe.no_memory_is_kept();
 }
 
 #[test]
@@ -482,8 +486,7 @@ fn c08_a_read_ahead_into_a_buffers_own_memory_that_fails_is_nobodys_error() {
         }
         assert!(pipe.disk.begun.load(SeqCst) >= 10);
         pipe.read_rest("read", BLOCK);
-        pipe.nothing_is_kept();
-        assert_eq!(pipe.shared.stats().memory_held, 0);
+        pipe.no_memory_is_kept();
     }
 }
 
@@ -546,6 +549,5 @@ fn c04_a_block_in_the_readers_hands_counts_until_it_is_back() {
     pipe.shared.lock().end_prefetched(found);
     assert_eq!(pipe.shared.raw_lock().spare, 0);
     pipe.read_rest("read", BLOCK);
-    pipe.nothing_is_kept();
-    assert_eq!(pipe.shared.stats().memory_held, 0);
+    pipe.no_memory_is_kept();
 }
