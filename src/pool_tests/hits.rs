@@ -201,9 +201,9 @@ fn c03_two_threads_write_for_one_stream_where_that_is_worth_it() {
         let closed = gate.write().unwrap();
         let (writer, reader) = pool.buffer().into_split();
         let writer = write_all(writer, 1, 3 * MIB);
-        // One writes a quarter of its window at a time, and less where the rest would lie badly.
+        // One writes a quarter of its window at a time; the first a block less, for the rest would lie badly.
         let quarter = (MIB / 4) as u64;
-        eventually("two are at work", || pool.stats().disk_held > quarter + BLOCK as u64);
+        eventually("two are at work", || pool.stats().disk_held > 2 * quarter - BLOCK as u64);
         drop(closed);
         writer.join().unwrap().unwrap();
         let (bytes, end) = read_all(reader, 1);

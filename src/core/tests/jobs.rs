@@ -418,7 +418,7 @@ fn c04_where_memory_is_short_for_all_everything_goes_to_disk() {
     assert_eq!(core.memory.held(), 0);
 }
 
-/// Sixteen blocks of a pool of as many, twelve of them on disk, and the reader is there.
+/// A window of sixteen in a pool of so many blocks; the reader has come to the disk.
 fn at_the_disk_of_a_pool(blocks: usize) -> (Arc<Budget>, Core) {
     let budget = Arc::new(Budget::new(blocks * 64, 64));
     let mut core = Core::new(of(16, u64::MAX, OnFull::Wait), Some(budget.clone()));
