@@ -279,18 +279,19 @@ impl Core {
         self.ledger.front().filter(|front| matches!(front.place, Place::Disk(_))).map(|front| front.start)
     }
 
-    /// The first slot on disk that begins at `from` or behind it: the stream's offset of its first byte, its place, its length
-    /// in bytes, and how many slots of the stream lie behind it.
-    pub(crate) fn slot_from(&self, from: u64) -> Option<(u64, SlotRun, usize, u64)> {
+    /// Slots on disk that begin at `from` or behind it, and lie in one piece, not more than `most`: the stream's offset of their
+    /// first byte, their place, their length in bytes, and how many slots of the stream lie behind them.
+    pub(crate) fn slots_from(&self, from: u64, most: u64) -> Option<(u64, SlotRun, usize, u64)> {
         const LOOK: usize = 64;
         let block = self.limits.block as u64;
         self.ledger.iter().take(LOOK).find_map(|entry| {
             let Place::Disk(run) = entry.place else { return None };
             let at = from.saturating_sub(entry.start).div_ceil(block);
-            let behind = run.count.checked_sub(at + 1)?;
+            let left = run.count.checked_sub(at).filter(|left| *left > 0)?;
+            let count = left.min(most);
             let start = entry.start + at * block;
-            let len = block.min(entry.end() - start) as usize;
-            Some((start, SlotRun::one(run.first + at), len, behind))
+            let len = (count * block).min(entry.end() - start) as usize;
+            Some((start, SlotRun::new(run.first + at, count), len, left - count))
         })
     }
 

@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Rung when there is a job for the driver that lingers.
     bell: Bell,
+    /// Rung when a thread that reads ahead may have memory again.
+    ahead: Bell,
 }
 
 #[derive(Debug)]
@@ -73,8 +75,10 @@ pub(crate) struct State {
     prefetch: Option<Box<Prefetch>>,
     /// Blocks that the core has set aside for that.
     spare: usize,
-    /// The reader has one of these in hands.
-    found: bool,
+    /// So many of these the thread has in hands.
+    reading_ahead: usize,
+    /// So many of them the reader has in hands.
+    found: usize,
     /// At work, and waits for the bell.
     lingering: bool,
     /// A read that the page cache could not serve.
@@ -158,7 +162,8 @@ impl Shared {
                 prefetching: false,
                 prefetch: None,
                 spare: 0,
-                found: false,
+                reading_ahead: 0,
+                found: 0,
                 lingering: false,
                 missed: None,
                 trailers: TrailersAhead::default(),
@@ -169,6 +174,7 @@ impl Shared {
                 released: None,
             }),
             bell: Bell::default(),
+            ahead: Bell::default(),
         });
         this.pool.join(id, || this.member());
         this

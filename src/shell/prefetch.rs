@@ -1,5 +1,6 @@
-//! Reads ahead of a reader that is at the disk: an I/O thread reads and checks some slots while the reader does it for those
-//! before them.
+//! Reads ahead of a reader that is at the disk: reader and I/O thread take [`Turns`], each reads and checks the slots of its own,
+//! and the thread is a turn before the reader. Whose a slot is follows from its place in the stream, so the two meet only where the
+//! thread is late.
 //!
 //! What is ready are copies of what the file holds, beside the ledger. So nothing depends on them: what is not there, or could not
 //! be read, the reader reads itself, and meets the error itself. They lie in memory that the buffer has set aside, once its writer
@@ -10,7 +11,7 @@ use std::{collections::VecDeque, mem, time::Duration};
 
 use super::{
     Shared, State,
-    driver::{TURN, guarded},
+    driver::{TURN, guarded, payloads},
 };
 use crate::{
     block::{Block, Reuse},
@@ -20,15 +21,18 @@ use crate::{
     threads::{Lane, ReadAhead, Work},
 };
 
-/// Blocks that a reader may have ready, those in its own hands and the thread's among them.
-pub(super) const BLOCKS: usize = 4;
+/// Blocks that a reader may have ready, those in its own hands and the thread's among them: one turn is ready while the thread has
+/// the next one in hands. A turn's slots are read with one call; one for each takes a third longer.
+pub(super) const BLOCKS: usize = 8;
 
-/// With fewer blocks of a buffer's own the thread would be asleep most of the time.
-const LEAST: usize = 3;
+/// With fewer the thread would be asleep most of the time.
+const LEAST: usize = 4;
 
-/// So many slots the reader reads itself before it gets to what the thread begins: each time that it catches up, so that it
-/// need not wait and the thread does not work in vain.
-pub(super) const DISTANCE: u64 = 4;
+/// As many in memory that is no buffer's: most of the time goes to opening the slots, and a call for each costs little.
+pub(super) const BESIDE: usize = 4;
+
+/// How long the thread waits at most for the reader to have taken what is ready, before it goes.
+const LINGER: Duration = Duration::from_micros(50);
 
 /// A reader that has not come for what is ready for so long loses it, if another one wants to be read ahead of.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -42,9 +46,9 @@ pub(super) struct Prefetch {
     /// In the stream's order, each with the offset of its first byte.
     ready: VecDeque<(u64, Block)>,
     free: Vec<Block>,
-    /// How many blocks there are, wherever they are, and may be.
+    turns: Turns,
+    /// How many blocks there are, wherever they are.
     blocks: usize,
-    most: usize,
     /// All slots before this offset were begun, or left to the reader.
     next: u64,
     trailers: TrailersAhead,
@@ -54,11 +58,38 @@ pub(super) struct Prefetch {
     ask_again: Option<u64>,
 }
 
+/// Which slots of a stream the thread reads: every second turn. Whose a slot is follows from its place in the stream.
+#[derive(Debug, Default, Clone, Copy)]
+struct Turns {
+    /// In slots.
+    len: u64,
+    /// In bytes.
+    block: u64,
+}
+
+impl Turns {
+    /// Slots from here to the end of the turn, whosever it is.
+    fn left(self, at: u64) -> u64 {
+        self.len - at / self.block % self.len
+    }
+
+    /// Where the thread is to begin, at `at` or behind it.
+    fn of_the_thread(self, at: u64) -> u64 {
+        let slot = at / self.block;
+        if slot / self.len % 2 == 1 { at } else { (slot + self.left(at)) * self.block }
+    }
+
+    /// As many blocks as it takes.
+    fn blocks(self) -> usize {
+        2 * self.len as usize
+    }
+}
+
 #[cfg(test)]
 impl Prefetch {
     pub(super) fn ready_blocks(&self) -> usize {
         assert!(self.ready.iter().is_sorted_by_key(|(at, _)| *at));
-        assert!(self.blocks <= self.most && self.ready.len() + self.free.len() <= self.blocks);
+        assert!(self.blocks <= self.turns.blocks() && self.ready.len() + self.free.len() <= self.blocks);
         self.ready.len()
     }
 
@@ -66,8 +97,13 @@ impl Prefetch {
         self.ask_again.is_none()
     }
 
-    pub(super) fn ready_from(&self) -> Option<u64> {
-        self.ready.front().map(|(at, _)| *at)
+    /// There is no memory for one more of the thread's turns.
+    pub(super) fn has_all_it_may(&self) -> bool {
+        self.ready_blocks() > self.turns.len as usize
+    }
+
+    pub(super) fn ready_at(&self) -> Vec<u64> {
+        self.ready.iter().map(|(at, _)| *at).collect()
     }
 
     pub(super) fn asked(&mut self, at: u64) {
@@ -75,11 +111,28 @@ impl Prefetch {
     }
 }
 
+impl Prefetch {
+    /// What is ready of the slots at `index`, as far as they lie one behind the other.
+    fn ready_from(&self, index: u64) -> impl Iterator<Item = &Block> {
+        let ready = self.ready.iter().skip_while(move |(at, _)| *at < index);
+        ready.scan(index, |next, (at, block)| {
+            let is_next = *at == *next;
+            *next += block.len() as u64;
+            is_next.then_some(block)
+        })
+    }
+
+    /// Where the thread goes on, for a reader that is at `index`: so far from it that the two do the same of their turns meanwhile.
+    fn next_from(&self, index: u64) -> u64 {
+        self.turns.of_the_thread(self.next.max(index + self.turns.len * self.turns.block))
+    }
+}
+
 /// What a reader finds.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// The slot that it wants next.
-    block: Option<Block>,
+    /// The slots that it wants next, or the first of them.
+    blocks: Vec<Block>,
     /// Another thread is to go on.
     call: Call,
 }
@@ -98,9 +151,15 @@ struct Prefetcher(Arc<Shared>);
 
 impl Work for Prefetcher {
     fn work(self: Arc<Self>, lane: &Lane) -> bool {
+        let mut waited = false;
         for _ in 0..TURN {
-            if !self.0.prefetch_next() {
-                return false;
+            match self.0.prefetch_next(!waited && !lane.is_busy()) {
+                Next::Done => waited = false,
+                Next::NoMemory => {
+                    self.0.ahead.wait(LINGER);
+                    waited = true;
+                }
+                Next::Nothing => return false,
             }
             // Somebody may wait for what they do.
             if lane.is_busy() {
@@ -109,6 +168,23 @@ impl Work for Prefetcher {
         }
         true
     }
+}
+
+enum Next {
+    Done,
+    /// Not until the reader has taken what is ready.
+    NoMemory,
+    Nothing,
+}
+
+/// Slots to be read ahead.
+struct Job {
+    wanted: Wanted,
+    /// In bytes.
+    len: usize,
+    /// The memory for them, as far as there is some already.
+    blocks: Vec<Block>,
+    trailers: TrailersAhead,
 }
 
 impl ReadAhead for Shared {
@@ -127,20 +203,24 @@ impl ReadAhead for Shared {
 }
 
 impl State {
-    /// How many slots the reader may read at once from the disk, where it is: one that is ready, or those before the next that is
-    /// or may be by then.
+    /// How many slots the reader may read at once from the disk, where it is: those that are ready, or those of this turn that are
+    /// not.
     pub(super) fn most_slots(&self, block: usize) -> usize {
         let prefetch = self.prefetch.as_ref().filter(|prefetch| prefetch.ask_again.is_none());
         let (Some(prefetch), Some(index)) = (prefetch, self.core.disk_from()) else { return usize::MAX };
-        // Each may be shorter than a block.
-        let next = prefetch.ready.iter().map(|(at, _)| *at).find(|at| *at >= index);
-        next.map_or(DISTANCE, |at| (at - index) / block as u64).clamp(1, DISTANCE) as usize
+        let left = prefetch.turns.left(index) as usize;
+        match prefetch.ready.iter().find(|(at, _)| *at >= index) {
+            Some((at, _)) if *at == index => prefetch.ready_from(index).count(),
+            // Each may be shorter than a block.
+            Some((at, _)) => ((at - index) as usize / block).clamp(1, left),
+            None => left,
+        }
     }
 
-    /// What is ready of the slot at `index`, where the reader is.
-    fn prefetched(&mut self, index: u64, block: u64, own: bool) -> Found {
+    /// What is ready of the `count` slots at `index`, where the reader is.
+    fn prefetched(&mut self, index: u64, count: usize, block: usize, own: bool) -> Found {
         let mut found = Found::default();
-        let mut from = index + DISTANCE * block;
+        let mut from = index + (BLOCKS / 2 * block) as u64;
         match self.prefetch.as_deref_mut() {
             None => found.call = Call::Begin,
             Some(Prefetch { ask_again: Some(at), .. }) => {
@@ -153,36 +233,36 @@ impl State {
                 while prefetch.ready.front().is_some_and(|(at, _)| *at < index) {
                     prefetch.free.extend(prefetch.ready.pop_front().map(|(_, block)| block));
                 }
-                if prefetch.ready.front().is_some_and(|(at, _)| *at == index) {
-                    found.block = prefetch.ready.pop_front().map(|(_, block)| block);
-                }
-                if prefetch.ready.len() <= prefetch.most / 2 {
+                let ready = prefetch.ready_from(index).take(count).count();
+                found.blocks.extend(prefetch.ready.drain(..ready).map(|(_, block)| block));
+                if prefetch.ready.len() <= prefetch.turns.len as usize {
                     found.call = Call::GoOn;
                 }
-                from = from.max(prefetch.next);
+                from = prefetch.next_from(index);
             }
         }
-        if self.prefetching || self.core.slot_from(from).is_none() {
+        if self.prefetching || self.core.slots_from(from, 1).is_none() {
             found.call = Call::None;
         }
         if matches!(found.call, Call::Begin) {
-            let most = if own { self.take_spare() } else { BLOCKS };
-            if most == 0 {
+            let blocks = if own { self.take_spare() } else { BESIDE };
+            if blocks == 0 {
                 found.call = Call::None;
             } else {
-                self.prefetch = Some(Box::new(Prefetch { asked_at: clock::now(), most, ..Prefetch::default() }));
+                let turns = Turns { len: blocks as u64 / 2, block: block as u64 };
+                self.prefetch = Some(Box::new(Prefetch { turns, asked_at: clock::now(), ..Prefetch::default() }));
             }
         }
         self.prefetching |= !matches!(found.call, Call::None);
-        self.found = found.block.is_some();
+        self.found = found.blocks.len();
         found
     }
 
-    /// The reader has what it wanted.
-    pub(super) fn end_prefetched(&mut self, found: Found) {
-        self.found = false;
+    /// The reader has what it wanted. [`Shared::end_found`] tells the thread.
+    fn end_prefetched(&mut self, found: Found) {
+        self.found = 0;
         if let Some(prefetch) = &mut self.prefetch {
-            prefetch.free.extend(found.block);
+            prefetch.free.extend(found.blocks);
         } else if self.spare > 0 {
             drop(found);
             self.return_spare();
@@ -193,7 +273,7 @@ impl State {
     #[cold]
     #[inline(never)]
     pub(super) fn end_prefetch_if_drained(&mut self) {
-        if self.core.slot_from(0).is_none() || (self.spare > 0 && self.core.is_squeezed()) {
+        if self.core.slots_from(0, 1).is_none() || (self.spare > 0 && self.core.is_squeezed()) {
             drop(self.end_prefetch());
         }
     }
@@ -204,59 +284,85 @@ impl State {
         gone
     }
 
-    /// Sets memory aside for what is read ahead. For a block or two no thread is called.
+    /// Sets memory aside for what is read ahead: so many blocks.
     fn take_spare(&mut self) -> usize {
-        self.spare = self.core.take_spare(BLOCKS);
-        if self.spare < LEAST {
-            self.core.return_spare(mem::take(&mut self.spare));
-        }
+        let taken = self.core.take_spare(BLOCKS);
+        self.spare = if taken < LEAST { 0 } else { taken / 2 * 2 };
+        self.core.return_spare(taken - self.spare);
         self.spare
     }
 
-    /// What was set aside is free again, but for what the reader has in hands, and the thread, or is about to take.
+    /// What was set aside is free again, but for what the reader has in hands, and the thread.
     fn return_spare(&mut self) {
-        let stays = self.spare.min(usize::from(self.prefetching) + usize::from(self.found));
+        let stays = self.spare.min(self.reading_ahead + self.found);
         self.core.return_spare(self.spare - stays);
         self.spare = stays;
     }
 }
 
 impl Found {
-    /// Reads the first of `slots` from what was found, else all of them if the page cache has them.
-    pub(super) fn read_cached(
+    /// Copies to `slots` what was found of them; else reads all of them if the page cache has them.
+    pub(super) fn copy_or_read(
         &self,
         file: &SpillFile,
         wanted: Wanted,
         trailers: &mut TrailersAhead,
         slots: &mut [&mut [u8]],
     ) -> Option<Progress<ReadFault>> {
-        if let (Some(block), Some(slot)) = (&self.block, slots.first_mut())
-            && block.len() == slot.len()
-        {
-            slot.copy_from_slice(block.filled());
-            if wanted.behind == 0 && wanted.run.count == 1 {
-                *trailers = TrailersAhead::default();
-            }
-            return Some(Progress { done: 1, fault: None });
+        let same = self.blocks.iter().zip(&mut *slots).take_while(|(block, slot)| block.len() == slot.len());
+        match same.map(|(block, slot)| slot.copy_from_slice(block.filled())).count() {
+            0 => file.read_cached(wanted, trailers, slots),
+            done => Some(Self::done(wanted, trailers, done)),
         }
-        file.read_cached(wanted, trailers, slots)
+    }
+
+    /// The same for blocks, which change places with those that were found.
+    pub(super) fn swap_or_read(
+        &mut self,
+        file: &SpillFile,
+        wanted: Wanted,
+        trailers: &mut TrailersAhead,
+        blocks: &mut [Block],
+    ) -> Option<Progress<ReadFault>> {
+        let is_same = |found: &Block, block: &Block| (found.len(), found.capacity()) == (block.len(), block.capacity());
+        let same = self.blocks.iter_mut().zip(&mut *blocks).take_while(|(found, block)| is_same(found, block));
+        match same.map(|(found, block)| mem::swap(found, block)).count() {
+            0 => file.read_cached(wanted, trailers, &mut payloads(blocks)),
+            done => Some(Self::done(wanted, trailers, done)),
+        }
+    }
+
+    fn done(wanted: Wanted, trailers: &mut TrailersAhead, done: usize) -> Progress<ReadFault> {
+        if wanted.behind == 0 && wanted.run.count == done as u64 {
+            *trailers = TrailersAhead::default();
+        }
+        Progress { done, fault: None }
     }
 }
 
 impl Shared {
-    /// What is ready of the slot at `index`, where the reader is. [`prefetch`](Self::prefetch) must follow. A reader that takes
-    /// blocks away needs all memory for these.
-    pub(super) fn found(&self, state: &mut State, index: u64, copies: bool) -> Found {
+    /// What is ready of the slots at `index`, where the reader is. [`prefetch`](Self::prefetch) must follow, and then
+    /// [`end_found`](Self::end_found). A reader that takes blocks away needs all memory for these.
+    pub(super) fn found(&self, state: &mut State, index: u64, count: usize, copies: bool) -> Found {
         let limits = self.pool.limits();
         if limits.assisted {
-            state.prefetched(index, limits.block as u64, false)
+            state.prefetched(index, count, limits.block, false)
         } else if copies && (state.prefetch.is_some() || state.core.has_spare()) {
-            state.prefetched(index, limits.block as u64, true)
+            state.prefetched(index, count, limits.block, true)
         } else {
             if state.prefetch.is_some() {
                 drop(state.end_prefetch());
             }
             Found::default()
+        }
+    }
+
+    /// The reader has what it wanted, and a thread may go on that waits for that.
+    pub(super) fn end_found(&self, state: &mut State, found: Found) {
+        let some = !found.blocks.is_empty();
+        state.end_prefetched(found);
+        if some && state.prefetching {
+            self.ahead.ring();
         }
     }
 
@@ -283,59 +389,78 @@ impl Shared {
         drop(gone);
     }
 
-    /// Reads one slot ahead, and says whether to go on.
-    fn prefetch_next(self: &Arc<Self>) -> bool {
-        let Some((wanted, len, memory, mut trailers)) = self.next_to_prefetch() else { return false };
+    /// Reads some slots ahead, and says whether to go on. `may_wait`: the thread would rather wait for memory than go.
+    fn prefetch_next(self: &Arc<Self>, may_wait: bool) -> Next {
+        let Job { wanted, mut len, mut blocks, mut trailers } = match self.next_to_prefetch(may_wait) {
+            Ok(job) => job,
+            Err(next) => return next,
+        };
         let limits = self.pool.limits();
-        let mut memory = memory.unwrap_or_else(|| {
+        blocks.resize_with(wanted.run.count as usize, || {
             let memory = Block::allocate(limits.block, Reuse::Oldest);
             if limits.encrypt { memory.secret() } else { memory }
         });
-        memory.receive(len);
+        for block in &mut blocks {
+            let part = len.min(limits.block);
+            block.receive(part);
+            len -= part;
+        }
         let good = self.pool.file().is_some_and(|file| {
-            let progress = guarded(|| file.read(wanted, &mut trailers, &mut [memory.filled_mut()]));
+            let progress = guarded(|| file.read(wanted, &mut trailers, &mut payloads(&mut blocks)));
             progress.is_ok_and(|progress| progress.fault.is_none())
         });
         let mut state = self.raw_lock();
+        state.reading_ahead = 0;
         let Some(prefetch) = &mut state.prefetch else {
             // Nobody wants it any more.
-            drop(memory);
+            drop(blocks);
             state.prefetching = false;
             self.end_thread(state);
-            return false;
+            return Next::Nothing;
         };
         prefetch.trailers = trailers;
         if good {
-            prefetch.ready.push_back((wanted.index, memory));
+            let mut at = wanted.index;
+            for block in blocks {
+                let next = at + block.len() as u64;
+                prefetch.ready.push_back((at, block));
+                at = next;
+            }
         } else {
-            prefetch.free.push(memory);
+            prefetch.free.extend(blocks);
         }
         state.prefetching = good;
-        good
+        if good { Next::Done } else { Next::Nothing }
     }
 
-    /// The next slot to be read ahead with its length in bytes, the memory for it if there is some already, and what was read of
-    /// trailers; `None` if enough is ready, or nothing is there.
-    fn next_to_prefetch(&self) -> Option<(Wanted, usize, Option<Block>, TrailersAhead)> {
+    /// What is to be read ahead next: what is left of the thread's turn, as far as it lies in one piece.
+    fn next_to_prefetch(&self, may_wait: bool) -> Result<Job, Next> {
         let mut guard = self.raw_lock();
         let state = &mut *guard;
-        let distance = DISTANCE * self.pool.limits().block as u64;
-        let next = state.prefetch.as_mut().and_then(|prefetch| {
-            if prefetch.free.is_empty() && prefetch.blocks >= prefetch.most {
-                return None;
+        let (mut next, mut no_memory) = (None, false);
+        if let Some(prefetch) = &mut state.prefetch {
+            let turns = prefetch.turns;
+            let from = prefetch.next_from(state.core.read_to());
+            let most = turns.left(from);
+            no_memory = prefetch.free.len() + turns.blocks() - prefetch.blocks < most as usize;
+            if !no_memory && let Some((index, run, len, behind)) = state.core.slots_from(from, most) {
+                prefetch.next = index + len as u64;
+                let blocks = prefetch.free.split_off(prefetch.free.len().saturating_sub(run.count as usize));
+                state.reading_ahead = run.count as usize;
+                prefetch.blocks += state.reading_ahead - blocks.len();
+                let wanted = Wanted { stream: self.stream, index, run, behind };
+                next = Some(Job { wanted, len, blocks, trailers: mem::take(&mut prefetch.trailers) });
             }
-            let (index, run, len, behind) = state.core.slot_from(prefetch.next.max(state.core.read_to() + distance))?;
-            prefetch.next = index + len as u64;
-            let memory = prefetch.free.pop();
-            prefetch.blocks += usize::from(memory.is_none());
-            let wanted = Wanted { stream: self.stream, index, run, behind };
-            Some((wanted, len, memory, mem::take(&mut prefetch.trailers)))
-        });
-        state.prefetching = next.is_some();
-        if next.is_none() {
-            self.end_thread(guard);
         }
-        next
+        state.prefetching = next.is_some() || (no_memory && may_wait);
+        match next {
+            Some(job) => Ok(job),
+            None if state.prefetching => Err(Next::NoMemory),
+            None => {
+                self.end_thread(guard);
+                Err(Next::Nothing)
+            }
+        }
     }
 
     /// The thread has nothing in hands any more. Where nobody wants what it had, all that was set aside is free.

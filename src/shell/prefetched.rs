@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 
 use super::{
     Shared,
-    prefetch::{BLOCKS, DISTANCE},
+    prefetch::{BESIDE, BLOCKS},
     tests::eventually,
 };
 use crate::{
@@ -77,6 +77,16 @@ impl Pipe {
     /// The same without encryption: what is read ahead is in the buffer's own memory, which the writer wants no more.
     fn in_its_own_memory(dir: &str, slots: usize, ahead: impl Fn(usize) -> Act + Send + Sync + 'static) -> Self {
         let mut pipe = Self::of(false, dir, slots, ahead);
+        // Less than a batch is left in memory: the reader's own block and what may be read ahead are free.
+        eventually("that is free", || {
+            let state = pipe.shared.raw_lock();
+            let (quiet, held) = (!state.driving, state.core.stats().memory_held as usize);
+            drop(state);
+            if quiet && held >= WINDOW / 2 {
+                pipe.write(BLOCK);
+            }
+            quiet && held < WINDOW / 2
+        });
         pipe.writer.end().unwrap();
         pipe
     }
@@ -187,6 +197,18 @@ impl Pipe {
         self.shared.raw_lock().prefetch.as_ref().map_or(0, |prefetch| prefetch.ready_blocks())
     }
 
+    /// The slots that are ready, counted from the stream's beginning.
+    fn ready_slots(&self) -> Vec<u64> {
+        let at = self.shared.raw_lock().prefetch.as_ref().map_or(Vec::new(), |prefetch| prefetch.ready_at());
+        at.into_iter().map(|at| at / BLOCK as u64).collect()
+    }
+
+    /// Nobody works for this reader, and there is no memory for one more of the thread's turns.
+    fn has_all_it_may(&self) -> bool {
+        let state = self.shared.raw_lock();
+        !state.prefetching && state.prefetch.as_ref().is_some_and(|prefetch| prefetch.has_all_it_may())
+    }
+
     fn is_read_ahead_of(&self) -> bool {
         self.shared.raw_lock().prefetch.as_ref().is_some_and(|prefetch| prefetch.has_room())
     }
@@ -207,22 +229,70 @@ impl Pipe {
     }
 }
 
+/// The slots that the thread has read when it has no memory for one more turn of `len`, of a reader that was at this slot when it
+/// began.
+fn two_turns(from: u64, len: u64) -> Vec<u64> {
+    let mut turns = (from + len..).filter(|slot| slot / len % 2 == 1);
+    let first = turns.next().unwrap();
+    let rest = (first + 1..).take_while(|slot| slot % len != 0);
+    let next = turns.find(|slot| slot / len > first / len).unwrap();
+    std::iter::once(first).chain(rest).chain(next..next + len).collect()
+}
+
 #[test]
-fn c12_a_reader_that_stands_still_has_four_blocks_ready_which_are_not_its_next() {
-    let mut pipe = Pipe::at_the_disk("/stands-still", 40, |_| Act::Go);
-    let from = pipe.read;
-    assert!(!pipe.is_read_ahead_of());
-    assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
-    eventually("it has all that it may", || pipe.ready() == BLOCKS && !pipe.shared.raw_lock().prefetching);
-    let ahead = pipe.disk.ahead.lock().unwrap().clone();
-    assert_eq!(ahead.len(), BLOCKS);
-    // The reader had a block in hands when the thread began, or had it already.
-    let nearest = from + DISTANCE * BLOCK as u64;
-    let first = pipe.shared.raw_lock().prefetch.as_ref().and_then(|prefetch| prefetch.ready_from()).unwrap();
-    assert!([nearest, nearest + BLOCK as u64].contains(&first), "{first}, and {from} was read");
-    // These are not read by the reader.
-    pipe.read_to(from + 8 * BLOCK as u64, "read", BLOCK);
-    pipe.ends_without_a_second_read_of(&ahead);
+fn c12_a_reader_that_stands_still_has_two_turns_of_the_threads_ready() {
+    let stands_still = |mut pipe: Pipe, blocks: usize| {
+        let from = pipe.read / BLOCK as u64;
+        assert!(!pipe.is_read_ahead_of());
+        assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+        eventually("it has all that it may", || pipe.has_all_it_may());
+        // The reader had a block in hands when the thread began, or had it already.
+        let (ready, len) = (pipe.ready_slots(), blocks as u64 / 2);
+        assert!(ready == two_turns(from, len) || ready == two_turns(from + 1, len), "{ready:?}, and {from} was read");
+        let ahead = pipe.disk.ahead.lock().unwrap().clone();
+        assert_eq!(ahead.len(), ready.len());
+        // These are not read by the reader.
+        pipe.ends_without_a_second_read_of(&ahead);
+    };
+    stands_still(Pipe::at_the_disk("/stands-still", 40, |_| Act::Go), BESIDE);
+    for before in 0..BLOCKS {
+        let mut pipe = Pipe::in_its_own_memory("/own-stands-still", 40, |_| Act::Go);
+        // Nothing is read ahead where there is no memory for it.
+        let others = pipe.shared.lock().core.take_spare(WINDOW / BLOCK);
+        (0..before).for_each(|_| assert_eq!(pipe.read_some("read", BLOCK), BLOCK));
+        pipe.shared.lock().core.return_spare(others);
+        stands_still(pipe, BLOCKS);
+    }
+}
+
+/// A turn is read with one call, or copied, and no call reads of two.
+#[test]
+fn c12_a_reader_reads_to_the_end_of_a_turn() {
+    let mut pipe = Pipe::in_its_own_memory("/turns", 40, |_| Act::Go);
+    let most = |pipe: &Pipe| pipe.shared.raw_lock().most_slots(BLOCK) as u64;
+    assert_eq!(most(&pipe), usize::MAX as u64, "there are no turns yet");
+    pipe.disk.closed.store(true, SeqCst);
+    let turn = BLOCKS as u64 / 2;
+    for _ in 0..2 * turn {
+        assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+        assert_eq!(most(&pipe), turn - pipe.read / BLOCK as u64 % turn);
+    }
+    pipe.disk.closed.store(false, SeqCst);
+    eventually("it has all that it may", || {
+        pipe.has_all_it_may() || {
+            eventually("nobody works for it", || !pipe.shared.raw_lock().prefetching);
+            pipe.read_some("read", BLOCK) == 0
+        }
+    });
+    let ready = pipe.ready_slots();
+    while pipe.read / (BLOCK as u64) < ready[0] {
+        let to_the_ready = ready[0] - pipe.read / BLOCK as u64;
+        assert_eq!(most(&pipe), to_the_ready.min(turn - pipe.read / BLOCK as u64 % turn));
+        assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+    }
+    assert_eq!(most(&pipe), ready.iter().zip(ready[0]..).take_while(|(slot, next)| **slot == *next).count() as u64);
+    pipe.read_rest("read", BLOCK);
+    pipe.no_memory_is_kept();
 }
 
 /// Whatever the reader asks for, it stops before what is ready.
@@ -238,8 +308,8 @@ fn c01_what_is_ready_is_what_every_kind_of_reader_gets() {
         }
         assert!(rounds > 3, "{way}");
         let (by_reader, ahead) = (pipe.disk.by_reader.lock().unwrap().clone(), pipe.disk.ahead.lock().unwrap().clone());
-        assert!(ahead.len() > 20, "{way} of {most}: {} slots were read ahead", ahead.len());
-        // A long read may come to what the thread has in hands: once before each wait for it.
+        assert!(ahead.len() >= 20, "{way} of {most}: {} slots were read ahead", ahead.len());
+        // A long read may come to what the thread has in hands: a turn of it before each wait.
         let twice = by_reader.intersection(&ahead).count();
         assert!(twice <= if most > BLOCK { rounds } else { 0 }, "{way} of {most}: {by_reader:?} and {ahead:?}");
         pipe.read_rest(way, most);
@@ -290,7 +360,7 @@ fn c01_what_comes_too_late_is_dropped_and_what_follows_is_not() {
         // What was left behind may have been given back to the file system, and fail: then the next read has it go on.
         eventually("it has more", || {
             eventually("the thread is done", || !pipe.shared.raw_lock().prefetching);
-            pipe.ready() == BLOCKS || pipe.read_some("read", BLOCK) == 0
+            pipe.has_all_it_may() || pipe.read_some("read", BLOCK) == 0
         });
     }
     let ahead = pipe.disk.ahead.lock().unwrap().clone();
@@ -315,7 +385,7 @@ fn c08_a_read_ahead_that_fails_is_nobodys_error() {
     ];
     for (i, fail) in fails.into_iter().enumerate() {
         for each in [1, 3] {
-            let mut pipe = Pipe::at_the_disk("/fails", 40, move |n| if n % each == 0 { fail() } else { Act::Go });
+            let mut pipe = Pipe::at_the_disk("/fails", 80, move |n| if n % each == 0 { fail() } else { Act::Go });
             while pipe.shared.stats().on_disk > 0 {
                 pipe.read_some("read", BLOCK);
                 eventually("the thread is done", || !pipe.shared.raw_lock().prefetching);
@@ -403,31 +473,35 @@ fn c04_what_is_read_ahead_in_a_buffers_own_memory_counts_and_leaves_the_reader_w
     let before = pipe.shared.stats().memory_held;
     assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
     assert!(pipe.is_read_ahead_of());
-    let most = pipe.shared.raw_lock().spare;
-    assert!((3..=BLOCKS).contains(&most), "{most}");
-    eventually("it has all that it may", || pipe.ready() == most && !pipe.shared.raw_lock().prefetching);
-    assert_eq!(pipe.shared.stats().memory_held, before + (most * BLOCK) as u64);
+    assert_eq!(pipe.shared.raw_lock().spare, BLOCKS);
+    eventually("it has all that it may", || pipe.has_all_it_may());
+    assert_eq!(pipe.shared.stats().memory_held, before + (BLOCKS * BLOCK) as u64);
     assert!(pipe.shared.stats().memory_held <= (WINDOW - BLOCK) as u64, "the reader has a block for itself");
     let ahead = pipe.disk.ahead.lock().unwrap().clone();
-    assert_eq!(ahead.len(), most);
+    assert_eq!(ahead.len(), pipe.ready());
     pipe.ends_without_a_second_read_of(&ahead);
     pipe.no_memory_is_kept();
 }
 
-/// Three are enough, two are not worth a thread's while.
+/// With fewer than four the thread would wait most of the time.
 #[test]
 fn c04_no_more_is_read_ahead_than_was_set_aside() {
-    for least in [3, 2] {
+    for (least, set_aside) in [(BLOCKS, BLOCKS), (7, 6), (4, 4), (3, 0)] {
         let mut pipe = Pipe::in_its_own_memory("/own-least", 40, |_| Act::Go);
         // All but the reader's own block is somebody else's.
         let others = pipe.shared.lock().core.take_spare(WINDOW / BLOCK) - least;
         pipe.shared.lock().core.return_spare(least);
         assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
-        if least == 2 {
-            assert!(!pipe.is_read_ahead_of() && pipe.shared.raw_lock().spare == 0);
-        } else {
-            eventually("it has all that it may", || pipe.ready() == least && !pipe.shared.raw_lock().prefetching);
-            assert_eq!(pipe.disk.ahead.lock().unwrap().len(), least);
+        assert_eq!(pipe.shared.raw_lock().spare, set_aside);
+        assert_eq!(pipe.is_read_ahead_of(), set_aside > 0);
+        if set_aside > 0 {
+            eventually("it has all that it may", || {
+                pipe.ready() > set_aside / 2 && !pipe.shared.raw_lock().prefetching
+            });
+            let ahead = pipe.disk.ahead.lock().unwrap().clone();
+            assert_eq!(ahead.len(), pipe.ready());
+            pipe.read_to(pipe.read + (8 * BLOCK) as u64, "read", BLOCK);
+            assert!(pipe.disk.by_reader.lock().unwrap().is_disjoint(&ahead), "{set_aside}");
         }
         pipe.read_rest("read", BLOCK);
         pipe.shared.lock().core.return_spare(others);
@@ -446,7 +520,7 @@ fn c01_what_is_ready_in_a_buffers_own_memory_is_what_every_kind_of_reader_gets()
         }
         let ahead = pipe.disk.ahead.lock().unwrap().len();
         if way == "read" {
-            assert!(ahead > 20, "{way} of {most}: {ahead} slots were read ahead");
+            assert!(ahead >= 20, "{way} of {most}: {ahead} slots were read ahead");
         } else {
             assert_eq!(ahead, 0, "{way}: who takes blocks away needs them all");
         }
@@ -479,7 +553,7 @@ fn c04_a_reader_that_begins_to_take_blocks_away_is_read_ahead_of_no_more() {
 fn c08_a_read_ahead_into_a_buffers_own_memory_that_fails_is_nobodys_error() {
     let fails: [fn() -> Act; 3] = [|| Act::Fail(io::Error::other("as planned")), || Act::Panic, || Act::Flip(11)];
     for fail in fails {
-        let mut pipe = Pipe::in_its_own_memory("/own-fails", 40, move |n| if n % 3 == 0 { fail() } else { Act::Go });
+        let mut pipe = Pipe::in_its_own_memory("/own-fails", 80, move |n| if n % 3 == 0 { fail() } else { Act::Go });
         while pipe.shared.stats().on_disk > 0 {
             pipe.read_some("read", BLOCK);
             eventually("the thread is done", || !pipe.shared.raw_lock().prefetching);
@@ -492,13 +566,14 @@ fn c08_a_read_ahead_into_a_buffers_own_memory_that_fails_is_nobodys_error() {
 
 /// What the thread has in hands is held until it lets go, whatever has become of the stream.
 #[test]
-fn c04_a_block_in_the_threads_hands_counts_until_it_is_back() {
+fn c04_blocks_in_the_threads_hands_count_until_they_are_back() {
     for how in ["dropped", "cancelled", "squeezed", "evicted"] {
         let mut pipe = Pipe::in_its_own_memory("/own-gone", 40, |_| Act::Go);
         pipe.disk.closed.store(true, SeqCst);
         assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
         eventually("a thread reads", || pipe.disk.begun.load(SeqCst) > 0);
-        assert!(pipe.shared.raw_lock().spare >= 3);
+        let hands = pipe.shared.raw_lock().reading_ahead;
+        assert!(hands > 0 && pipe.shared.raw_lock().spare == BLOCKS);
         let control = pipe.reader.control();
         let Pipe { disk, writer, reader, shared, .. } = pipe;
         let mut reader = Some(reader);
@@ -515,7 +590,7 @@ fn c04_a_block_in_the_threads_hands_counts_until_it_is_back() {
             }
         }
         assert!(shared.raw_lock().prefetch.is_none(), "{how}");
-        assert_eq!(shared.raw_lock().spare, 1, "{how}");
+        assert_eq!(shared.raw_lock().spare, hands, "{how}");
         disk.closed.store(false, SeqCst);
         eventually("the thread sees it", || !shared.raw_lock().prefetching);
         let state = shared.raw_lock();
@@ -530,23 +605,27 @@ fn c04_a_block_in_the_threads_hands_counts_until_it_is_back() {
 }
 
 #[test]
-fn c04_a_block_in_the_readers_hands_counts_until_it_is_back() {
+fn c04_blocks_in_the_readers_hands_count_until_they_are_back() {
     let mut pipe = Pipe::in_its_own_memory("/own-found", 40, |_| Act::Go);
     assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
     eventually("there is one", || pipe.ready() > 0 && !pipe.shared.raw_lock().prefetching);
-    let from = pipe.shared.raw_lock().prefetch.as_ref().and_then(|prefetch| prefetch.ready_from()).unwrap();
+    let from = pipe.ready_slots()[0] * BLOCK as u64;
     pipe.read_to(from, "read", BLOCK);
     eventually("nobody works for it", || !pipe.shared.raw_lock().prefetching);
+    let in_a_row =
+        pipe.ready_slots().iter().zip(from / BLOCK as u64..).take_while(|(slot, next)| **slot == *next).count();
     let mut state = pipe.shared.lock();
-    let found = pipe.shared.found(&mut state, from, true);
+    let found = pipe.shared.found(&mut state, from, 3, true);
+    let hands = state.found;
+    assert_eq!(hands, in_a_row.min(3));
     // The thread is called no more.
     state.prefetching = false;
     drop(state);
     let asked = (0..3).filter(|_| Arc::clone(&pipe.shared).squeeze()).count();
     assert_eq!(asked, 1);
     assert!(pipe.shared.raw_lock().prefetch.is_none());
-    assert_eq!(pipe.shared.raw_lock().spare, 1);
-    pipe.shared.lock().end_prefetched(found);
+    assert_eq!(pipe.shared.raw_lock().spare, hands);
+    pipe.shared.end_found(&mut pipe.shared.lock(), found);
     assert_eq!(pipe.shared.raw_lock().spare, 0);
     pipe.read_rest("read", BLOCK);
     pipe.no_memory_is_kept();

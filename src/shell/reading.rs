@@ -9,10 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    Lent, Locked, Shared,
-    driver::{payloads, read_error},
-};
+use super::{Lent, Locked, Shared, driver::read_error};
 use crate::{
     block::Block,
     copy::{copied, is_slow},
@@ -272,13 +269,13 @@ impl Shared {
         let Some(job) = state.core.start_direct(room) else { return (state, 0) };
         let file = self.pool.file();
         let mut ahead = mem::take(&mut state.trailers);
-        let found = self.found(&mut state, job.start, true);
+        let found = self.found(&mut state, job.start, job.run.count as usize, true);
         drop(state);
         self.prefetch(&found);
         let wanted = Wanted { stream: self.stream, index: job.start, run: job.run, behind: job.behind };
         let progress = file.as_ref().and_then(|file| {
             let mut slots: Vec<_> = target.space(job.len).chunks_mut(block).collect();
-            found.read_cached(file, wanted, &mut ahead, &mut slots)
+            found.copy_or_read(file, wanted, &mut ahead, &mut slots)
         });
         let (good, fault) = match (progress, &file) {
             (Some(Progress { done, fault }), Some(file)) => {
@@ -291,7 +288,7 @@ impl Shared {
         let mut state = self.lock();
         state.trailers = ahead;
         let n = state.core.did_direct(&job, good, fault);
-        state.end_prefetched(found);
+        self.end_found(&mut state, found);
         target.advance(n);
         (state, n)
     }
@@ -303,14 +300,14 @@ impl Shared {
         let Some(mut job) = state.core.start_read(most) else { return state };
         let file = self.pool.file();
         let mut ahead = mem::take(&mut state.trailers);
-        let found = self.found(&mut state, job.start, copies);
+        let mut found = self.found(&mut state, job.start, job.blocks.len(), copies);
         drop(state);
         self.prefetch(&found);
         match file {
             None => self.no_file(job),
             Some(file) => {
                 let wanted = self.wanted(&job);
-                let progress = found.read_cached(&file, wanted, &mut ahead, &mut payloads(&mut job.blocks));
+                let progress = found.swap_or_read(&file, wanted, &mut ahead, &mut job.blocks);
                 if let Some(progress) = progress {
                     self.did_read(job, progress, file, ahead);
                 } else {
@@ -320,7 +317,7 @@ impl Shared {
             }
         }
         let mut state = self.lock();
-        state.end_prefetched(found);
+        self.end_found(&mut state, found);
         state
     }
 }
