@@ -104,6 +104,20 @@ impl Block {
         n
     }
 
+    /// Whether all of it was filled before, and so is initialised and has its pages.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.bytes.len() >= self.start + self.capacity
+    }
+
+    /// Fills an empty block that [is warm](Self::is_warm), past the cache. The checksum is reckoned of `src`, which is as long and
+    /// in the cache.
+    pub(crate) fn stream_from(&mut self, src: &[u8], checksum: bool) {
+        debug_assert!(self.len == 0 && self.is_warm());
+        copy::streaming::copy(src, &mut self.bytes[self.start..self.start + src.len()]);
+        self.len = src.len();
+        self.checksum = checksum.then(|| crc_fast::crc32_iscsi(src));
+    }
+
     /// Fills an empty block with what `seal` makes of `src`; it gets the memory for that. If it fails, the block stays empty.
     pub(crate) fn seal_from<E>(
         &mut self,
@@ -343,6 +357,26 @@ mod tests {
         block.receive(3);
         block.filled_mut().copy_from_slice(b"new");
         assert_eq!(block.filled(), b"new");
+    }
+
+    #[test]
+    fn a_block_is_filled_past_the_cache_where_it_was_filled_before() {
+        let mut block = Block::allocate(64 << 10, Reuse::Newest);
+        let src: Vec<u8> = (0..=255).cycle().take(64 << 10).collect();
+        // Of this size nobody else has any.
+        let fresh = Block::allocate(48 << 10, Reuse::Newest);
+        assert!(!fresh.is_warm());
+        block.append(&src);
+        assert!(block.is_warm());
+        let checksum = block.checksum();
+        for reckons in [true, false] {
+            block.append(b"else");
+            block.clear();
+            block.stream_from(&src, reckons);
+            assert_eq!((block.filled(), block.room()), (&src[..], 0));
+            assert_eq!(block.checksum.is_some(), reckons);
+            assert_eq!(block.checksum(), checksum);
+        }
     }
 
     #[test]

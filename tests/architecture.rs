@@ -180,9 +180,14 @@ fn a_transform_waits_for_nothing() {
 }
 
 #[test]
-fn there_is_no_unsafe_code() {
+fn there_is_unsafe_code_in_one_small_file() {
     for (path, _) in sources() {
-        assert!(!code_of(&path).contains("unsafe "), "{}", path.display());
+        let code = code_of(&path);
+        if path.ends_with("copy/streaming.rs") {
+            assert!(code.contains("unsafe ") && code.lines().count() < 100, "{}", path.display());
+        } else {
+            assert!(!code.contains("unsafe "), "{}", path.display());
+        }
     }
 }
 

@@ -77,9 +77,9 @@ impl Core {
         (self.disk.spilling && !self.disk.ahead) || self.squeezed || self.memory.is_tight()
     }
 
-    /// Whether what is written now is to be encrypted on its way in, where that takes the place of a copy: it will go to disk.
-    /// Else a reader that keeps up would have to decrypt it for nothing.
-    pub(crate) fn seals(&self) -> bool {
+    /// Whether what is written now will go to disk, and not to a reader that keeps up: such a one would have to decrypt it for
+    /// nothing, or would not find it in the cache.
+    pub(crate) fn spills(&self) -> bool {
         self.disk.spilling || self.squeezed
     }
 

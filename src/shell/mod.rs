@@ -2,6 +2,7 @@
 //! Never holds the lock across I/O, a wake-up, or anything of a user's that it drops.
 
 mod driver;
+mod filling;
 mod prefetch;
 #[cfg(test)]
 mod prefetched;
@@ -24,8 +25,8 @@ use std::{
 
 use bytes::Bytes;
 
-use self::prefetch::Prefetch;
 pub(crate) use self::reading::{Target, View};
+use self::{filling::Filling, prefetch::Prefetch};
 use crate::{
     block::Block,
     clock::{self, Tick},
@@ -73,6 +74,7 @@ pub(crate) struct State {
     /// A thread reads ahead, or is about to.
     prefetching: bool,
     prefetch: Option<Box<Prefetch>>,
+    filling: Filling,
     /// Blocks that the core has set aside for that.
     spare: usize,
     /// So many of these the thread has in hands.
@@ -161,6 +163,7 @@ impl Shared {
                 assisted: false,
                 prefetching: false,
                 prefetch: None,
+                filling: Filling::default(),
                 spare: 0,
                 reading_ahead: 0,
                 found: 0,

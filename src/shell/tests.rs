@@ -16,10 +16,11 @@ use std::{
 
 use futures_util::FutureExt;
 
-use super::Shared;
+use super::{Shared, filling::Filling};
 use crate::{
-    Builder, OnFull, SpillBuffer, SpillError, SpillStats,
+    BlockingReader, Builder, OnFull, SpillBuffer, SpillError, SpillStats,
     core::model::byte_at,
+    pool::Member,
     storage::sys::{
         Platform, RawFile, System,
         faulty::{Faulty, Kind, Plan, Scripted},
@@ -459,6 +460,68 @@ fn c01_two_threads_at_random_over_the_real_file() {
     for seed in 1000..1100 {
         within(&format!("seed {seed}"), move || two_threads(seed, System));
     }
+}
+
+/// What goes to disk, and not what a reader that keeps up would then not find in the cache, nor what is encrypted on its way.
+#[test]
+fn c01_what_is_filled_past_the_cache_comes_back_from_the_disk() {
+    const BLOCK: usize = 64 << 10;
+    const PIECES: u64 = 64;
+    const MANY: u32 = 1000;
+    let ways = [
+        // First, while no other stream has left blocks behind.
+        ("at once", BLOCK, true, false),
+        ("spills", BLOCK, true, false),
+        ("spills", BLOCK, false, false),
+        ("keeps up", BLOCK, true, false),
+        ("encrypts", BLOCK, true, true),
+        ("pieces", 40 << 10, true, false),
+    ];
+    for (way, piece, verify, encrypt) in ways {
+        let builder = SpillBuffer::builder().verify(verify).encrypt(encrypt);
+        let (buffer, shared) = buffer(builder, Scripted { cached: true, ..Scripted::default() });
+        shared.raw_lock().filling = Filling::streaming(MANY);
+        let (writer, reader) = buffer.into_split();
+        let (mut writer, mut reader) = (writer.into_blocking(), reader.into_blocking());
+        let mut got = vec![0; piece];
+        let mut read = |reader: &mut BlockingReader, from: u64| {
+            reader.read_exact(&mut got).unwrap();
+            assert!(got == stream(from, piece), "{way}: wrong bytes behind {from}");
+        };
+        let places = (0..PIECES).map(|at| at * piece as u64);
+        for from in places.clone() {
+            if way == "at once" {
+                // Others need its memory, and the first blocks come from the allocator.
+                Arc::clone(&shared).squeeze();
+            }
+            writer.write_all(&stream(from, piece)).unwrap();
+            if way == "keeps up" {
+                read(&mut reader, from);
+            }
+        }
+        writer.finish().unwrap();
+        let (_, left) = shared.raw_lock().filling.so_far();
+        if matches!(way, "spills" | "at once") {
+            assert!((1..MANY - PIECES as u32 / 2).contains(&left), "{way}: {left} of {MANY}");
+        } else {
+            assert_eq!(left, MANY, "{way}");
+        }
+        if way != "keeps up" {
+            assert!(shared.stats().spilled > 0);
+            places.for_each(|from| read(&mut reader, from));
+        }
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn who_fills_a_block_for_the_disk_finds_out_how_long_that_takes() {
+    let (buffer, shared) = buffer(SpillBuffer::builder(), Scripted::default());
+    shared.raw_lock().filling = Filling::streaming(0);
+    let before = shared.raw_lock().filling.so_far();
+    let (writer, _reader) = buffer.into_split();
+    writer.into_blocking().write_all(&stream(0, 4 << 20)).unwrap();
+    assert_ne!(shared.raw_lock().filling.so_far(), before);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{Locked, Shared};
-use crate::{block::Block, core::Room, error::SpillError, sync::Arc};
+use crate::{block::Block, clock, copy::streaming, core::Room, error::SpillError, sync::Arc};
 
 /// Up to this many bytes are copied under the lock; more would keep the reader from it.
 const SHORT: usize = 4 << 10;
@@ -134,25 +134,36 @@ impl Shared {
     /// Copies without the lock into the block that is being filled, as much as fits; or encrypts in place of copying.
     fn fill<'a>(
         self: &'a Arc<Self>,
-        state: Locked<'a>,
+        mut state: Locked<'a>,
         mut block: Block,
         src: &[u8],
     ) -> (Locked<'a>, Result<usize, SpillError>) {
-        let checksum = state.core.keeps_the_disk_busy() && self.stream.codec.verifies();
+        let verifies = self.stream.codec.verifies();
+        let checksum = state.core.keeps_the_disk_busy() && verifies;
         let room = block.room();
-        let whole = block.len() == 0 && src.len() >= room;
+        let spills = block.len() == 0 && src.len() >= room && state.core.spills();
         // An I/O thread that has nothing to do encrypts it as soon as it is there: where that takes longer than writing, both do.
-        let seals = whole && !state.lingering && state.core.seals();
+        let seals = spills && !state.lingering;
         let seals_from = state.core.out_from().filter(|_| seals);
+        // Fresh memory is slow for another reason.
+        let measures = streaming::HAS && spills && block.is_warm() && !self.pool.limits().encrypt;
+        let streams = measures && state.filling.streams();
         state.pause();
-        if !seals_from.is_some_and(|start| self.seal(&mut block, start, &src[..room])) {
+        let began = if measures { clock::now() } else { 0 };
+        if streams {
+            block.stream_from(&src[..room], verifies);
+        } else if !seals_from.is_some_and(|start| self.seal(&mut block, start, &src[..room])) {
             block.append(src);
         }
-        if checksum && block.room() == 0 {
+        let took = if measures { clock::now().saturating_sub(began) } else { 0 };
+        if checksum && block.room() == 0 && !streams {
             // It will go to disk as a rule; here it is in this core's cache, and the I/O thread is the busier one.
             block.reckon_checksum();
         }
         let mut state = self.lock();
+        if measures && !streams {
+            state.filling.took(room, took);
+        }
         let appended = state.core.put_tail(block);
         (state, appended)
     }

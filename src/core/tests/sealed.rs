@@ -95,16 +95,16 @@ fn written(lender: Option<Arc<dyn Lender>>, write: fn(&mut Core)) -> (Core, Writ
 fn c10_what_is_written_is_encrypted_where_it_goes_to_disk() {
     let mut core = Core::new(of(4, u64::MAX, OnFull::Wait), None);
     write_sealed(&mut core);
-    assert!(!core.seals());
+    assert!(!core.spills());
     while !core.squeeze() {}
-    assert!(core.seals(), "others need its memory");
+    assert!(core.spills(), "others need its memory");
     assert!(open(&mut core));
     read(&mut core);
-    assert!(!core.seals(), "the reader goes on");
+    assert!(!core.spills(), "the reader goes on");
     fill_and_park(&mut core, 0);
-    assert!(!core.seals());
+    assert!(!core.spills());
     spilling(&mut core, 0);
-    assert!(core.seals(), "patience is over");
+    assert!(core.spills(), "patience is over");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! bug 30994 tells of it). Which memory a caller has is chance, and 31 of 4,096 distances are such ones: of the many blocks that a
 //! stream passes through, some would lie so.
 
+pub(crate) mod streaming;
+
 use std::mem;
 
 use bytes::{BufMut, Bytes};
