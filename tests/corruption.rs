@@ -300,7 +300,9 @@ fn is_unread(ends: &[(SpillWriter, SpillReader)], held: Held) -> bool {
 ///
 /// That nothing changed for a while does not say so: a thread may have been kept from the processor just as long, in the midst of a
 /// write, between a payload and its trailer. What was cut then was not seen. So each thread must have slept since the last change.
+/// And a pool that lacks memory asks for that of those who stand still every 20 ms.
 fn still(pool: &SpillPool) {
+    const WHILE: Duration = Duration::from_millis(50);
     let (mut last, mut since, mut awake) = (pool.stats(), Instant::now(), other_threads(|_| true));
     eventually("nothing moves", || {
         let now = pool.stats();
@@ -309,7 +311,7 @@ fn still(pool: &SpillPool) {
         }
         let running = other_threads(|state| state != 'S');
         awake.retain(|thread| running.contains(thread));
-        since.elapsed() > Duration::from_millis(10) && awake.is_empty()
+        since.elapsed() > WHILE && awake.is_empty()
     });
 }
 
