@@ -10,10 +10,16 @@
 
 use std::{
     env, fs,
-    hint::black_box,
+    hint::{black_box, spin_loop},
     os::unix::fs::FileExt,
     process::{Command, ExitCode},
-    sync::mpsc::sync_channel,
+    sync::{
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Release},
+        },
+        mpsc::sync_channel,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -230,23 +236,58 @@ fn kept_up_with(hog: bool) -> (Duration, f64) {
 }
 
 /// Where memory begins decides how fast the kernel copies between it and the page cache, on some processors by half; so both
-/// sides have the same, once at its best and once as a long `Vec` has it. A bare ring beside it is what any two threads reach.
+/// sides have the same, once at its best and once as a long `Vec` has it. A bare ring beside it is what any two threads reach; how far
+/// these are from each other changes on virtual machines, and a raw loop does not notice.
 fn bursts() -> Vec<Line> {
     [(0, "from and to the beginning of a page"), (16, "from and to an ordinary Vec, 16 bytes behind it")]
         .into_iter()
         .flat_map(|(off, what)| {
+            let mut trips = Vec::new();
             let round = |_| {
                 let raw = recycled(64 << 20, off);
-                (raw / burst(64 << 20, off), raw / ring(64 << 20, off))
+                let ours = raw / burst(64 << 20, off);
+                trips.push(there_and_back());
+                (ours, raw / ring(64 << 20, off))
             };
             let (mut ours, mut rings): (Vec<_>, Vec<_>) = (0..number("ROUNDS", 3)).map(round).unzip();
             let is = format!("{:.2}", median(&mut rings));
+            let trip = format!("{:.0} ns", median(&mut trips));
             [
                 at_least(&format!("bursts of 64 MiB {what}: of a raw loop"), median(&mut ours), 0.7),
                 Line { what: "    the same through a bare ring".into(), is, bound: String::new(), holds: true },
+                Line { what: "    a word there and back".into(), is: trip, bound: String::new(), holds: true },
             ]
         })
         .collect()
+}
+
+/// Nanoseconds in which a word comes from one thread to another and back: 100 where their processors share a cache, as a rule, and
+/// 300 or more where they do not.
+fn there_and_back() -> f64 {
+    const TIMES: usize = 50_000;
+    /// In a cache line of its own.
+    #[repr(align(128))]
+    struct Word(AtomicUsize);
+    let (ours, theirs) = (Word(AtomicUsize::new(0)), Word(AtomicUsize::new(0)));
+    let wait = |word: &Word, i| {
+        while word.0.load(Acquire) < i {
+            spin_loop();
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            (1..=TIMES).for_each(|i| {
+                wait(&ours, i);
+                theirs.0.store(i, Release);
+            });
+        });
+        let start = Instant::now();
+        (1..=TIMES).for_each(|i| {
+            ours.0.store(i, Release);
+            wait(&theirs, i);
+        });
+        start.elapsed().as_secs_f64() * 1e9 / TIMES as f64
+    })
 }
 
 /// Memory that begins so many bytes behind a page's beginning.
