@@ -19,6 +19,7 @@ use futures_util::FutureExt;
 use super::{Shared, filling::Filling};
 use crate::{
     BlockingReader, Builder, OnFull, SpillBuffer, SpillError, SpillStats,
+    copy::streaming,
     core::model::byte_at,
     pool::Member,
     storage::sys::{
@@ -501,7 +502,7 @@ fn c01_what_is_filled_past_the_cache_comes_back_from_the_disk() {
         }
         writer.finish().unwrap();
         let (_, left) = shared.raw_lock().filling.so_far();
-        if matches!(way, "spills" | "at once") {
+        if streaming::HAS && matches!(way, "spills" | "at once") {
             assert!((1..MANY - PIECES as u32 / 2).contains(&left), "{way}: {left} of {MANY}");
         } else {
             assert_eq!(left, MANY, "{way}");
@@ -521,7 +522,7 @@ fn who_fills_a_block_for_the_disk_finds_out_how_long_that_takes() {
     let before = shared.raw_lock().filling.so_far();
     let (writer, _reader) = buffer.into_split();
     writer.into_blocking().write_all(&stream(0, 4 << 20)).unwrap();
-    assert_ne!(shared.raw_lock().filling.so_far(), before);
+    assert_eq!(shared.raw_lock().filling.so_far() != before, streaming::HAS);
 }
 
 #[test]
