@@ -2,7 +2,7 @@
 //! stream and against a bare loop in the same run. Content is checked.
 //!
 //! `cargo bench --bench pool` prints the table, names each line that falls short, and fails then. `MIB` in the
-//! environment sets the size of a stream (8), `STREAMS` their number (1000), `ROUNDS` the rounds (3); `SCENARIO` runs one
+//! environment sets the size of a stream (8), `STREAMS` their number (1000), `ROUNDS` the rounds (3, of bursts 9); `SCENARIO` runs one
 //! alone (`many`, `one`, `empty`, `hog`) and prints what it saw.
 
 // Speeds are printed, not compared to the last digit.
@@ -249,7 +249,7 @@ fn bursts() -> Vec<Line> {
                 trips.push(there_and_back());
                 (ours, raw / ring(64 << 20, off))
             };
-            let (mut ours, mut rings): (Vec<_>, Vec<_>) = (0..number("ROUNDS", 3)).map(round).unzip();
+            let (mut ours, mut rings): (Vec<_>, Vec<_>) = (0..number("ROUNDS", 9)).map(round).unzip();
             let is = format!("{:.2}", median(&mut rings));
             let trip = format!("{:.0} ns", median(&mut trips));
             [

@@ -57,12 +57,18 @@ impl Bell {
         self.rung.store(true, Ordering::Release);
     }
 
-    /// Waits until it is rung, or for this time: not at all if it was rung since the last wait. Others that want the
-    /// processor get it meanwhile.
-    pub(crate) fn wait(&self, at_most: Duration) {
+    /// Waits until it is rung, or for this time, and says whether it was: not at all if it was rung since the last wait. Others
+    /// that want the processor get it meanwhile.
+    pub(crate) fn wait(&self, at_most: Duration) -> bool {
         const SPINS: usize = 32;
         let began = Instant::now();
-        while !self.rung.swap(false, Ordering::Acquire) && began.elapsed() < at_most {
+        loop {
+            if self.rung.swap(false, Ordering::Acquire) {
+                return true;
+            }
+            if began.elapsed() >= at_most {
+                return false;
+            }
             for _ in 0..SPINS {
                 hint::spin_loop();
             }

@@ -156,8 +156,8 @@ impl Work for Prefetcher {
             match self.0.prefetch_next(!waited && !lane.is_busy()) {
                 Next::Done => waited = false,
                 Next::NoMemory => {
-                    self.0.ahead.wait(LINGER);
-                    waited = true;
+                    // It may have been rung for what was taken before this wait: only who was not called at all goes.
+                    waited = !self.0.ahead.wait(LINGER);
                 }
                 Next::Nothing => return false,
             }
