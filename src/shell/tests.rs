@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 
 use super::{Shared, filling::Filling};
 use crate::{
-    BlockingReader, Builder, OnFull, SpillBuffer, SpillError, SpillStats,
+    BlockingReader, Builder, OnFull, SpillBuffer, SpillError, SpillStats, block,
     copy::streaming,
     core::model::byte_at,
     pool::Member,
@@ -466,8 +466,9 @@ fn c01_two_threads_at_random_over_the_real_file() {
 /// What goes to disk, and not what a reader that keeps up would then not find in the cache, nor what is encrypted on its way.
 #[test]
 fn c01_what_is_filled_past_the_cache_comes_back_from_the_disk() {
-    const BLOCK: usize = 64 << 10;
-    const PIECES: u64 = 64;
+    // No other test has blocks of this size: they would take warm ones away, and leave some.
+    const BLOCK: usize = 256 << 10;
+    const PIECES: u64 = 32;
     const MANY: u32 = 1000;
     let ways = [
         // First, while no other stream has left blocks behind.
@@ -476,11 +477,16 @@ fn c01_what_is_filled_past_the_cache_comes_back_from_the_disk() {
         ("spills", BLOCK, false, false),
         ("keeps up", BLOCK, true, false),
         ("encrypts", BLOCK, true, true),
-        ("pieces", 40 << 10, true, false),
+        ("pieces", 160 << 10, true, false),
     ];
+    // So that there is room for them on the shelf, whatever tests beside this one put there.
+    block::keep_more(32 << 20);
     for (way, piece, verify, encrypt) in ways {
-        let builder = SpillBuffer::builder().verify(verify).encrypt(encrypt);
-        let (buffer, shared) = buffer(builder, Scripted { cached: true, ..Scripted::default() });
+        let builder = SpillBuffer::builder().memory_limit(8 * BLOCK).verify(verify).encrypt(encrypt);
+        let mut options = builder.settings().check().unwrap();
+        options.limits.block = BLOCK;
+        let shared = Shared::on(&options, Some(Arc::new(Scripted { cached: true, ..Scripted::default() })));
+        let buffer = SpillBuffer::of(shared.clone());
         shared.raw_lock().filling = Filling::streaming(MANY);
         let (writer, reader) = buffer.into_split();
         let (mut writer, mut reader) = (writer.into_blocking(), reader.into_blocking());
@@ -513,6 +519,7 @@ fn c01_what_is_filled_past_the_cache_comes_back_from_the_disk() {
         }
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
+    block::keep_less(32 << 20);
 }
 
 #[test]
