@@ -102,6 +102,12 @@ impl fmt::Debug for Lane {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// No thread can be started for what this one submits.
+    pub(crate) static REFUSES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 impl Lane {
     /// The lane of a directory, shared by all who use that.
     pub(crate) fn of(place: &Place) -> Arc<Self> {
@@ -121,6 +127,10 @@ impl Lane {
     ///
     /// There is no thread to do it and none can be started; the work is not queued then.
     pub(crate) fn submit(self: &Arc<Self>, work: Arc<dyn Work>) -> io::Result<()> {
+        #[cfg(test)]
+        if REFUSES.get() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let mut state = self.lock();
         state.queue.push_back(work);
         if state.idle < state.queue.len() && state.threads < MAX_THREADS {

@@ -195,9 +195,7 @@ impl ReadAhead for Shared {
             return true;
         }
         // Who waits for this memory looks again before long; nobody can be told here.
-        let gone = state.end_prefetch();
-        drop(state);
-        drop(gone);
+        state.end_prefetch();
         false
     }
 }
@@ -261,7 +259,8 @@ impl State {
     /// The reader has what it wanted. [`Shared::end_found`] tells the thread.
     fn end_prefetched(&mut self, found: Found) {
         self.found = 0;
-        if let Some(prefetch) = &mut self.prefetch {
+        // One that was refused meanwhile has no memory.
+        if let Some(prefetch) = self.prefetch.as_mut().filter(|prefetch| prefetch.ask_again.is_none()) {
             prefetch.free.extend(found.blocks);
         } else if self.spare > 0 {
             drop(found);
@@ -274,14 +273,14 @@ impl State {
     #[inline(never)]
     pub(super) fn end_prefetch_if_drained(&mut self) {
         if self.core.slots_from(0, 1).is_none() || (self.spare > 0 && self.core.is_squeezed()) {
-            drop(self.end_prefetch());
+            self.end_prefetch();
         }
     }
 
-    fn end_prefetch(&mut self) -> Option<Box<Prefetch>> {
-        let gone = self.prefetch.take();
+    fn end_prefetch(&mut self) {
+        // First it is gone, then it is free.
+        self.prefetch = None;
         self.return_spare();
-        gone
     }
 
     /// Sets memory aside for what is read ahead: so many blocks.
@@ -351,7 +350,7 @@ impl Shared {
             state.prefetched(index, count, limits.block, true)
         } else {
             if state.prefetch.is_some() {
-                drop(state.end_prefetch());
+                state.end_prefetch();
             }
             Found::default()
         }
@@ -382,11 +381,10 @@ impl Shared {
         let mut state = self.raw_lock();
         state.prefetching = false;
         let ask_again = Some(state.core.read_to() + ASK_AGAIN * self.pool.limits().block as u64);
-        let refused = Prefetch { ask_again, ..Prefetch::default() };
-        let gone = state.prefetch.as_mut().map(|prefetch| mem::replace(&mut **prefetch, refused));
-        state.return_spare();
-        drop(state);
-        drop(gone);
+        if let Some(prefetch) = &mut state.prefetch {
+            // What was set aside for it comes back with what the reader has in hands.
+            **prefetch = Prefetch { ask_again, ..Prefetch::default() };
+        }
     }
 
     /// Reads some slots ahead, and says whether to go on. `may_wait`: the thread would rather wait for memory than go.

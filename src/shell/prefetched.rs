@@ -28,6 +28,7 @@ use crate::{
         faulty::Scripted,
         hooked::{Act, Call, Hooked},
     },
+    threads::REFUSES,
 };
 
 const BLOCK: usize = 64 << 10;
@@ -627,6 +628,31 @@ fn c04_blocks_in_the_readers_hands_count_until_they_are_back() {
     assert_eq!(pipe.shared.raw_lock().spare, hands);
     pipe.shared.end_found(&mut pipe.shared.lock(), found);
     assert_eq!(pipe.shared.raw_lock().spare, 0);
+    pipe.read_rest("read", BLOCK);
+    pipe.no_memory_is_kept();
+}
+
+/// No thread can be started to go on, while the reader has in hands what was read ahead.
+#[test]
+fn c04_blocks_in_the_readers_hands_come_back_where_no_thread_can_be_started() {
+    let mut pipe = Pipe::in_its_own_memory("/own-refused", 200, |_| Act::Go);
+    for _ in 0..2 {
+        eventually("what is next is ready, and nobody works", || {
+            let waits = !pipe.shared.raw_lock().prefetching;
+            let is_ready =
+                waits && pipe.is_read_ahead_of() && pipe.ready_slots().first() == Some(&(pipe.read / BLOCK as u64));
+            if waits && !is_ready {
+                pipe.read_some("read", BLOCK);
+            }
+            is_ready
+        });
+        REFUSES.set(true);
+        while pipe.is_read_ahead_of() {
+            assert_eq!(pipe.read_some("read", BLOCK), BLOCK);
+        }
+        REFUSES.set(false);
+        assert_eq!(pipe.shared.raw_lock().spare, 0);
+    }
     pipe.read_rest("read", BLOCK);
     pipe.no_memory_is_kept();
 }
