@@ -20,6 +20,31 @@ pub(crate) struct Memory {
     peak: usize,
 }
 
+/// Blocks of a backlog that was given up. They are freed without the buffer's lock, for that takes a while; only then is their
+/// memory free for others.
+#[derive(Debug, Default)]
+pub(crate) struct GivenUp {
+    blocks: Vec<Block>,
+    bytes: usize,
+    lender: Option<Arc<dyn Lender>>,
+}
+
+impl GivenUp {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.blocks.clear();
+        if let Some(lender) = &self.lender {
+            lender.give(self.bytes);
+        }
+    }
+}
+
 impl Memory {
     pub(crate) fn new(limit: usize, secret: bool, lender: Option<Arc<dyn Lender>>) -> Self {
         Self { limit, lender, secret, held: 0, lent: 0, peak: 0 }
@@ -54,6 +79,14 @@ impl Memory {
         if let Some(lender) = &self.lender {
             lender.give(size);
         }
+    }
+
+    /// Counts a block as held no more, and leaves the rest to `given_up`.
+    pub(crate) fn give_up(&mut self, block: Block, given_up: &mut GivenUp) {
+        self.held -= block.capacity();
+        given_up.bytes += block.capacity();
+        given_up.lender.clone_from(&self.lender);
+        given_up.blocks.push(block);
     }
 
     pub(crate) fn may_lend(&self, size: usize) -> bool {

@@ -26,7 +26,7 @@ use self::{
     grace::Grace,
     jobs::Disk,
     ledger::{Entry, Ledger, Place},
-    memory::Memory,
+    memory::{GivenUp, Memory},
 };
 use crate::{
     block::Block,
@@ -66,8 +66,7 @@ pub(crate) struct Core {
     notes: Notes,
     peaks: Peaks,
     trash: Option<Bytes>,
-    /// Blocks of a backlog that was given up.
-    dropped: Vec<Block>,
+    given_up: GivenUp,
 }
 
 /// How far each side has come, in bytes of the stream.
@@ -139,8 +138,8 @@ pub(crate) struct Wakes {
     pub(crate) lacks: Option<Purpose>,
     /// More of the item has room: [`Core::absorb_more`], which takes a while, under a lock of its own.
     pub(crate) more: bool,
-    /// Memory that was given up at once: freeing it takes a while.
-    pub(crate) blocks: Vec<Block>,
+    /// Memory that was given up at once: freeing it takes a while, and gives it to the lender.
+    pub(crate) given_up: GivenUp,
     /// A user's `Bytes`: dropping it may run a user's code.
     pub(crate) trash: Option<Bytes>,
 }
@@ -205,7 +204,7 @@ impl Core {
             notes: Notes::default(),
             peaks: Peaks::default(),
             trash: None,
-            dropped: Vec::new(),
+            given_up: GivenUp::default(),
         }
     }
 
@@ -288,11 +287,15 @@ impl Core {
     }
 
     pub(super) fn release(&mut self, block: Block) {
-        self.memory.release(block.capacity());
         self.notes.writable = true;
         if self.discarded {
-            self.dropped.push(block);
+            self.memory.give_up(block, &mut self.given_up);
+            return;
         }
+        // First it is gone, then it is free.
+        let size = block.capacity();
+        drop(block);
+        self.memory.release(size);
     }
 
     pub(super) fn drop_entry(&mut self, entry: Entry) {

@@ -669,12 +669,18 @@ fn c04_what_is_not_written_quietly_takes_no_block() {
 /// A mutant that no test told settled quickly here: a failed stream's blocks stayed until something else happened to it.
 #[test]
 fn c12_what_is_given_up_is_handed_out_by_the_next_settling() {
-    let mut core = core();
+    let budget = Arc::new(Budget::new(32 * 64, 64));
+    let mut core = Core::new(of(8, u64::MAX, OnFull::Wait), Some(budget.clone()));
     core.room().unwrap();
     core.append(&[7; 10]);
     core.end_reader(SpillError::cancelled("no more")).unwrap();
     assert!(core.settle_if_quiet().is_none());
-    assert_eq!(core.settle(0).blocks.len(), 1);
+    let wakes = core.settle(0);
+    assert!(!wakes.given_up.is_empty());
+    // Nobody else has it as long as it is there.
+    assert_eq!((core.stats().memory_held, budget.held()), (0, 64));
+    drop(wakes);
+    assert_eq!(budget.held(), 0);
 }
 
 /// Others may wait for the block that comes free.

@@ -353,3 +353,26 @@ fn c04_memory_that_comes_back_is_told_at_once_to_who_waits_for_it() {
         assert!((0..5).any(|_| told_at_once(dropped)), "dropped: {dropped}");
     }
 }
+
+/// Who is woken by what becomes of a stream may take his time: what it held is free by then.
+#[test]
+fn c04_what_is_given_up_is_free_before_a_users_code_runs() {
+    struct Look(SpillPool, AtomicU64);
+    impl Wake for Look {
+        fn wake(self: Arc<Self>) {
+            self.1.store(self.0.stats().memory_held, SeqCst);
+        }
+    }
+    let pool = SpillPool::builder().memory_limit(MIB).disk_limit(0).temp_dir("/given-up");
+    let pool = pool.build_on(Hooked::new(Scripted::default(), |_| Act::Go)).unwrap();
+    let (mut writer, reader) = pool.buffer().into_split();
+    let look = Arc::new(Look(pool, AtomicU64::new(u64::MAX)));
+    let waker = Waker::from(look.clone());
+    let mut cx = Context::from_waker(&waker);
+    let piece = vec![1; BLOCK];
+    while Pin::new(&mut writer).poll_write(&mut cx, &piece).is_ready() {}
+    assert!(look.0.stats().memory_held > 0);
+    look.1.store(u64::MAX, SeqCst);
+    drop(reader);
+    assert_eq!(look.1.load(SeqCst), 0);
+}

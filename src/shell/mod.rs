@@ -509,6 +509,8 @@ impl Drop for Locked<'_> {
         let ended = Ended::of(state, wakes.closed);
         drop(guard);
 
+        // First of all: others wait for this memory, and what follows may run a user's code.
+        drop(wakes.given_up);
         if let Some(at) = arm {
             self.shared.arm(at);
         }
@@ -535,7 +537,6 @@ impl Drop for Locked<'_> {
         if let Some(trash) = wakes.trash {
             quietly(|| drop(trash));
         }
-        drop(wakes.blocks);
         if wakes.more && !self.absorbing {
             self.shared.absorb();
         }
