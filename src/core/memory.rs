@@ -29,13 +29,6 @@ pub(crate) struct GivenUp {
     lender: Option<Arc<dyn Lender>>,
 }
 
-impl GivenUp {
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
-    }
-}
-
 impl Drop for GivenUp {
     fn drop(&mut self) {
         self.blocks.clear();
@@ -82,7 +75,8 @@ impl Memory {
     }
 
     /// Counts a block as held no more, and leaves the rest to `given_up`.
-    pub(crate) fn give_up(&mut self, block: Block, given_up: &mut GivenUp) {
+    pub(crate) fn give_up(&mut self, block: Block, given_up: &mut Option<Box<GivenUp>>) {
+        let given_up = given_up.get_or_insert_default();
         self.held -= block.capacity();
         given_up.bytes += block.capacity();
         given_up.lender.clone_from(&self.lender);

@@ -66,7 +66,8 @@ pub(crate) struct Core {
     notes: Notes,
     peaks: Peaks,
     trash: Option<Bytes>,
-    given_up: GivenUp,
+    /// Boxed, for few streams ever have it.
+    given_up: Option<Box<GivenUp>>,
 }
 
 /// How far each side has come, in bytes of the stream.
@@ -139,7 +140,7 @@ pub(crate) struct Wakes {
     /// More of the item has room: [`Core::absorb_more`], which takes a while, under a lock of its own.
     pub(crate) more: bool,
     /// Memory that was given up at once: freeing it takes a while, and gives it to the lender.
-    pub(crate) given_up: GivenUp,
+    pub(crate) given_up: Option<Box<GivenUp>>,
     /// A user's `Bytes`: dropping it may run a user's code.
     pub(crate) trash: Option<Bytes>,
 }
@@ -204,7 +205,7 @@ impl Core {
             notes: Notes::default(),
             peaks: Peaks::default(),
             trash: None,
-            given_up: GivenUp::default(),
+            given_up: None,
         }
     }
 

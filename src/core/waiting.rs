@@ -82,7 +82,7 @@ impl Core {
     pub(super) fn is_quiet(&self) -> bool {
         let waits = self.parked.reader || self.parked.writer || !self.item.is_empty() || self.grace.is_held();
         let at_the_disk = self.disk.spilling || self.disk.slots > 0 || self.squeezed || self.has_freed();
-        let to_drop = self.trash.is_some() || !self.given_up.is_empty();
+        let to_drop = self.trash.is_some() || self.given_up.is_some();
         !(waits || at_the_disk || to_drop || self.look_at.is_some())
     }
 
@@ -143,7 +143,7 @@ impl Core {
             more,
             lacks,
             trash: self.trash.take(),
-            given_up: std::mem::take(&mut self.given_up),
+            given_up: self.given_up.take(),
         }
     }
 
