@@ -47,6 +47,16 @@ fn text(len: usize) -> Vec<u8> {
     bytes
 }
 
+/// What does not compress.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut x = seed;
+    let next = || {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (x >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
 fn compressed(make: fn(Level) -> Compress, plain: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     run(TransformReader::new(plain, make(Level::Default)).read_to_end(&mut bytes)).unwrap();
@@ -404,6 +414,30 @@ fn a_flush_makes_what_was_written_readable() {
             let (got, end) = decompressed(decompress(), &writer.get_ref().got, 1000);
             assert!(got == plain && end.is_ok(), "{format}");
         }
+    }
+}
+
+/// What made gzip without `zlib-rs` put out less than all in one flush of 60: pieces of many lengths that do not compress.
+#[test]
+fn a_flush_holds_nothing_back_of_what_does_not_compress() {
+    for level in [Level::Fastest, Level::Default, Level::Best] {
+        let mut writer = TransformWriter::new(Vec::new(), Compress::gzip(level));
+        let mut decoder = flate2::write::GzDecoder::new(Vec::new());
+        let (mut plain, mut len, mut seen) = (Vec::new(), 1000, 0);
+        for seed in 1..=60 {
+            len = (len * 7919 + 13) % 100_000;
+            let part = noise(seed, len);
+            run(writer.write_all(&part)).unwrap();
+            run(writer.flush()).unwrap();
+            plain.extend(part);
+            decoder.write_all(&writer.get_ref()[seen..]).unwrap();
+            decoder.flush().unwrap();
+            seen = writer.get_ref().len();
+            assert_eq!(decoder.get_ref().len(), plain.len(), "{level:?}, flush {seed}");
+        }
+        run(writer.shutdown()).unwrap();
+        decoder.write_all(&writer.get_ref()[seen..]).unwrap();
+        assert!(decoder.finish().unwrap() == plain);
     }
 }
 
