@@ -4,13 +4,17 @@
 use std::{
     error::Error,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
-use super::{ends::spill_error, error::Cause};
+use super::{
+    ends::spill_error,
+    error::{Cause, Interrupted},
+};
 use crate::{chunk::take_off, writer::SpillWriter};
 
 #[derive(Debug)]
@@ -52,6 +56,13 @@ impl Branch {
             && let Err(error) = writer.finish()
         {
             self.lose(error.into());
+        }
+    }
+
+    /// The pipeline has ended. Where that was before the end came by here, somebody behind has had enough: what passed is a part.
+    pub(super) fn end(&mut self) {
+        if self.writer.is_some() {
+            self.fail(&(Arc::new(Interrupted::Stopped) as Cause));
         }
     }
 

@@ -20,7 +20,8 @@ use crate::{
     transform::{clock::Pause, stage::Said},
 };
 
-/// Chunks that are taken from a source before others have their turn: an end that is always ready must not starve them.
+/// Chunks that are taken from a source, or that a stage makes of what it has, before others have their turn: an end that is always
+/// ready must not starve them, however much a stage makes of a little.
 const TURN: u32 = 32;
 
 pub(super) struct Chain<'a> {
@@ -33,7 +34,9 @@ struct Inlet<'a> {
     /// None once it has ended or is not wanted any more. One that has failed is kept until the sink has been told.
     source: Option<Box<dyn Source + Send + 'a>>,
     failed: bool,
+    /// What is left of the turn, of the stages as well.
     turn: u32,
+    yields: bool,
 }
 
 pub(super) struct Part<'a> {
@@ -59,7 +62,10 @@ impl<'a> Part<'a> {
 
 impl<'a> Chain<'a> {
     pub(super) fn new(index: usize, source: Box<dyn Source + Send + 'a>) -> Self {
-        Self { inlet: Inlet { index, source: Some(source), failed: false, turn: TURN }, parts: Vec::new() }
+        Self {
+            inlet: Inlet { index, source: Some(source), failed: false, turn: TURN, yields: false },
+            parts: Vec::new(),
+        }
     }
 
     pub(super) fn push(&mut self, part: Part<'a>) {
@@ -69,11 +75,12 @@ impl<'a> Chain<'a> {
     /// Its turn begins.
     pub(super) fn begin_turn(&mut self) {
         self.inlet.turn = TURN;
+        self.inlet.yields = false;
     }
 
     /// Whether there is more, and only others have their turn first.
     pub(super) fn yields(&self) -> bool {
-        self.inlet.turn == 0 && self.inlet.source.is_some()
+        self.inlet.yields
     }
 
     /// The next chunk at its end; `None` at the end of the stream.
@@ -142,7 +149,7 @@ impl Leavings {
             Kind::Branch(mut branch) => {
                 match cause {
                     Some(cause) => branch.fail(cause),
-                    None => branch.finish(),
+                    None => branch.end(),
                 }
                 self.lost.extend(branch.lost().map(|cause| Fault::of(part.index, cause)));
             }
@@ -173,6 +180,8 @@ fn pull(
                     } else {
                         stage.end_input();
                     }
+                } else {
+                    ready!(inlet.take_of_turn(cx));
                 }
                 match stage.step(chunk, fed) {
                     Ok(Said::Chunk) => {
@@ -212,14 +221,23 @@ fn pull(
 }
 
 impl Inlet<'_> {
+    /// Ready while there is something left of the turn, with one chunk less.
+    fn take_of_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.yields = self.turn == 0;
+        if self.yields {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.turn -= 1;
+        Poll::Ready(())
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, live: &Live, into: &mut Bytes) -> Poll<Result<bool, Fault>> {
         loop {
-            let Some(source) = &mut self.source else { return Poll::Ready(Ok(false)) };
-            if self.turn == 0 {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            if self.source.is_some() {
+                ready!(self.take_of_turn(cx));
             }
-            self.turn -= 1;
+            let Some(source) = &mut self.source else { return Poll::Ready(Ok(false)) };
             let polled = source.poll_chunk(cx);
             // What a spill stage is empty for is the wait of what comes before it.
             let polled = if self.index == 0 { live.watch(polled, 0) } else { polled };

@@ -126,6 +126,8 @@ pub enum Interrupted {
     Dropped,
     /// A stage panicked.
     Panicked,
+    /// Of a branch: the pipeline that it branches off had had enough before its end, so that what has passed is a part.
+    Stopped,
     /// It was not done in time.
     #[non_exhaustive]
     Deadline {
@@ -152,7 +154,7 @@ impl Interrupted {
     fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Deadline { .. } | Self::Idle { .. } | Self::CloseTimeout { .. } => io::ErrorKind::TimedOut,
-            Self::Dropped => io::ErrorKind::ConnectionAborted,
+            Self::Dropped | Self::Stopped => io::ErrorKind::ConnectionAborted,
             Self::NoProgress => io::ErrorKind::WriteZero,
             Self::Panicked => io::ErrorKind::Other,
         }
@@ -164,6 +166,7 @@ impl fmt::Display for Interrupted {
         match self {
             Self::Dropped => f.write_str("the pipeline was dropped before it had ended"),
             Self::Panicked => f.write_str("a stage of the pipeline panicked"),
+            Self::Stopped => f.write_str("the pipeline that this branches off had enough before its end"),
             Self::Deadline { limit } => write!(f, "the pipeline was not done within {limit:?}"),
             Self::Idle { limit } => write!(f, "nothing moved in the pipeline for {limit:?}"),
             Self::CloseTimeout { limit } => write!(f, "the end was not done within {limit:?}"),

@@ -178,8 +178,9 @@ impl<'a> Pipeline<'a> {
     /// Everything that passes here also goes to the branch, which is a pipeline to be run by itself: a tee.
     ///
     /// `buffer` lies between them, so that neither paces the other until that is full. The end is the branch's end too, and a
-    /// failure its failure: [`SpillError::WriterFailed`](crate::SpillError::WriterFailed) with the cause, behind what has passed. A
-    /// branch that fails or is dropped does this one no harm, and is a [suppressed](Report::suppressed) failure of its report.
+    /// failure its failure: [`SpillError::WriterFailed`](crate::SpillError::WriterFailed) with the cause, behind what has passed.
+    /// Where somebody behind this has had enough before the end, nobody asks for the rest: the branch fails so with
+    /// [`Interrupted::Stopped`], for what it has is a part. A branch that fails or is dropped does this one no harm, and is a [suppressed](Report::suppressed) failure of its report.
     ///
     /// # Example
     ///

@@ -12,7 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, ReadBuf},
+    task::coop::poll_proceed,
+};
 
 use super::{
     chain::{Chain, Leavings},
@@ -87,17 +90,22 @@ impl<'a> PipelineReader<'a> {
 
     /// Has a chunk where there is one; `false` at the end.
     fn poll_show(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, PipelineError>> {
-        if !self.chunk.is_empty() {
-            return Poll::Ready(Ok(true));
-        }
         match &self.end {
+            _ if !self.chunk.is_empty() => {}
             End::NotYet => {}
             End::Clean(_) => return Poll::Ready(Ok(false)),
             End::Failed(error) => return Poll::Ready(Err(error.clone())),
         }
+        // Others have their turn, however fast it comes.
+        let coop = ready!(poll_proceed(cx));
+        if !self.chunk.is_empty() {
+            coop.made_progress();
+            return Poll::Ready(Ok(true));
+        }
         self.began.get_or_insert_with(Instant::now);
         let faults = match ready!(self.advance(cx)) {
             Ok(Some(chunk)) => {
+                coop.made_progress();
                 self.chunk = chunk;
                 return Poll::Ready(Ok(true));
             }

@@ -1,6 +1,13 @@
 //! The rules behind the cases. Never asserts less than who was told what, and in which order.
 
-use std::{convert::Infallible, error::Error as _, io, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error as _,
+    io,
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes};
 use futures_util::SinkExt;
@@ -287,6 +294,37 @@ fn rule_06_a_cancel_has_a_cause_and_so_have_the_times() {
             assert!(same(&*log.told("source"), &*told));
             log.all_closed(&["source", "t", "sink"]);
         }
+    });
+}
+
+/// A stage that made gigabytes of some KiB once ran past its deadline, and nobody else had a turn.
+#[test]
+fn rule_06_whoever_interrupts_has_a_turn_however_much_a_stage_makes_of_little() {
+    both(|middle| {
+        let log = Log::default();
+        let steps = [Step::Give(Bytes::from(vec![0; 64_000]))];
+        let run = middle.put(feed(&log, steps).then("inflate", Inflate { left: 0 })).into_drain(Bin::new(&log));
+        let handle = run.handle();
+        let mut run = pin!(run.run());
+        let woken = Counting::new();
+        assert!(run.as_mut().poll(&mut Context::from_waker(&woken.waker())).is_pending());
+        let made = handle.stages()[1].bytes_out;
+        assert!(made > 0 && made <= 32 * 64 * KIB as u64 && woken.wakes() > 0, "{made}");
+        handle.cancel(Planned(6));
+        cancelled(block_on(run), 6);
+    });
+    // Who reads it takes part in tokio's budget.
+    paused(async {
+        let mut reader = Pipeline::from_iter(std::iter::repeat_n(bytes_of(1), 10_000)).into_reader();
+        let mut read = 0;
+        std::future::poll_fn(|cx| {
+            while pin!(reader.next_chunk()).poll(cx).is_ready() {
+                read += 1;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!((1..1000).contains(&read), "{read} chunks in one turn");
     });
 }
 
@@ -686,6 +724,52 @@ fn rule_14_errors_beside_the_end_are_in_the_report() {
     close.open();
     block_on(main).unwrap();
     assert_eq!((log.got(), copy.got(), copy.count("close")), (bytes_of(4).to_vec(), bytes_of(4).to_vec(), 1));
+}
+
+/// A branch of a pipeline that had enough once ended cleanly in the middle of a line.
+#[test]
+fn rule_04_a_branch_that_was_cut_short_is_told() {
+    let cut = |by: &dyn Fn(Pipeline<'static>) -> Outcome, whole: bool| {
+        let (log, copy) = (Log::default(), Log::default());
+        let mut pipeline = feed(&log, chunks(5).into_iter().chain((!whole).then_some(Step::Sleep)));
+        let branch = pipeline.branch("copy", SpillBuffer::new());
+        let outcome = by(pipeline);
+        (outcome, block_on(branch.into_drain(Bin::new(&copy)).run()), copy)
+    };
+    let take = |pipeline: Pipeline<'static>| {
+        block_on(pipeline.then("take", Take(20)).into_drain(Bin::new(&Log::default())).run()).unwrap().outcome()
+    };
+    let behind_a_spill = |pipeline: Pipeline<'static>| take(pipeline.spill("spill", SpillBuffer::new()));
+    let sink = |pipeline: Pipeline<'static>| {
+        let enough = |_| async { Ok::<_, Planned>(std::ops::ControlFlow::Break(())) };
+        block_on(pipeline.for_each(enough).run()).unwrap().outcome()
+    };
+    let read = |pipeline: Pipeline<'static>| {
+        let mut reader = pipeline.then("take", Take(20)).into_reader();
+        let mut all = Vec::new();
+        block_on(reader.read_to_end(&mut all)).unwrap();
+        reader.report().unwrap().outcome()
+    };
+    for by in [&take as &dyn Fn(_) -> _, &behind_a_spill, &sink, &read] {
+        let (outcome, side, copy) = cut(by, false);
+        assert!(matches!(outcome, Outcome::Stopped { .. }));
+        let side = side.unwrap_err();
+        assert!(matches!(side.find(), Some(SpillError::WriterFailed { .. })), "{side:?}");
+        assert_eq!(side.find(), Some(&Interrupted::Stopped));
+        assert_eq!((copy.count("close"), copy.count("abort")), (0, 1));
+        assert!(bytes_of(5).starts_with(&copy.got()));
+    }
+    // All of it has passed before somebody behind a spill had enough.
+    let (outcome, side, copy) = cut(&behind_a_spill, true);
+    assert!(matches!(outcome, Outcome::Stopped { .. }));
+    assert_eq!((side.unwrap().outcome(), copy.got()), (Outcome::Completed, bytes_of(5).to_vec()));
+    // Whoever has enough before the branch says where its end is.
+    let (log, copy) = (Log::default(), Log::default());
+    let mut pipeline = feed(&log, chunks(5).into_iter().chain([Step::Sleep])).then("take", Take(20));
+    let branch = pipeline.branch("copy", SpillBuffer::new());
+    block_on(pipeline.into_drain(Bin::new(&log)).run()).unwrap();
+    block_on(branch.into_drain(Bin::new(&copy)).run()).unwrap();
+    assert_eq!(copy.got(), bytes_of(5)[..20].to_vec());
 }
 
 #[test]
