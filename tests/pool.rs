@@ -288,6 +288,25 @@ fn c06_a_drained_pool_keeps_what_retain_says_and_in_the_end_no_file() {
     }
 }
 
+/// Whoever wants no bound says so with the largest number, and calculating with that once overflowed.
+#[test]
+fn a_pool_whose_options_are_as_large_as_can_be_works() {
+    let scratch = support::Scratch::new();
+    let builder = SpillPool::builder().memory_limit(usize::MAX).disk_limit(u64::MAX).retain(u64::MAX);
+    let pool = builder.temp_dir(scratch.path()).build().unwrap();
+    let stream = async |number: u64| {
+        let (mut writer, reader) = pool.builder().memory_limit(256 << 10).build().unwrap().into_split();
+        writer.write_all(&pattern(number, 0, 6 << 20)).await.unwrap();
+        assert!(writer.stats().on_disk > 0);
+        writer.finish().unwrap();
+        assert_eq!(drain(number, reader).await, 6 << 20);
+    };
+    within(stream(0));
+    within(stream(1));
+    support::eventually("the file is closed", || scratch.open_files().is_empty());
+    assert_eq!((pool.stats().memory_held, pool.stats().file_bytes), (0, 0));
+}
+
 /// Descriptors do not grow with the streams.
 #[test]
 fn c12_a_thousand_streams_need_no_more_descriptors_than_one() {

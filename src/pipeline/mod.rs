@@ -28,8 +28,8 @@
 //! # Failures
 //!
 //! Where a stage fails, the sink is aborted first, out of band: it overtakes what waits in spills, whose backlog is freed at once. So
-//! the sink has an exact prefix, and is never told that this is all: an [`AsyncWrite`] is not shut down, a [`SpillWriter`] is aborted
-//! with the cause, a [`Drain`] of one's own is told by [`Drain::abort`]. Then the stages are dropped, and the source is
+//! the sink has an exact prefix, and is never told that this is all: an [`AsyncWrite`] is not shut down, a [`SpillWriter`] given
+//! to [`into_spill`](Pipeline::into_spill) is aborted with the cause, a [`Drain`] of one's own is told by [`Drain::abort`]. Then the stages are dropped, and the source is
 //! [cancelled](Source::cancel) with the cause and dropped.
 //!
 //! A stream that was cut short is an error wherever the source can tell; a reader that merely ends has ended.

@@ -87,7 +87,9 @@ impl<'a, D: Drain> Run<'a, D> {
     }
 
     /// Fails with [`Interrupted::Deadline`] where it has not ended within this time, from the first poll on. Needs a tokio runtime
-    /// with its time enabled, as do the other limits on time; without one they are not kept.
+    /// with its time enabled, as do the other limits on time; without one they are not kept. (In a runtime without time tokio panics
+    /// when it is asked for some, which cannot be found out before. That is caught, and a hook for panics is told of it; a process that
+    /// is built with `panic = "abort"` ends there.)
     pub fn deadline(self, limit: Duration) -> Self {
         self.with(|engine| engine.deadline = Timer::new(limit))
     }
@@ -98,7 +100,8 @@ impl<'a, D: Drain> Run<'a, D> {
     }
 
     /// Fails with [`Interrupted::CloseTimeout`] where the sink's end takes longer than this, from the last byte on; 30 seconds
-    /// without.
+    /// without. It is asked for where that end is not done at once, also without being set: see [`deadline`](Self::deadline) for what
+    /// that needs.
     pub fn close_limit(self, limit: Duration) -> Self {
         self.with(|engine| engine.close = Timer::new(limit))
     }

@@ -107,6 +107,6 @@ impl Lender for Budget {
     }
 
     fn is_tight(&self) -> bool {
-        self.available(Purpose::Write) * 8 * self.block < self.limit
+        self.available(Purpose::Write).saturating_mul(8 * self.block) < self.limit
     }
 }

@@ -97,7 +97,7 @@ impl Pool {
         if upkeep.cannot_punch {
             return if disk.slots.live() == 0 { upkeep.later(upkeep.active_at + SETTLE) } else { None };
         }
-        if warm > self.retain + STEP && longest >= LEAST {
+        if warm > self.retain.saturating_add(STEP) && longest >= LEAST {
             return Some(Upkeep::Now);
         }
         if warm > self.retain {
@@ -169,7 +169,7 @@ impl Pool {
             }
             let keep = if quiet { 0 } else { self.retain };
             let fully = disk.upkeep.fully || quiet;
-            let (over, least) = if fully { (keep, 1) } else { (keep + STEP, LEAST / block) };
+            let (over, least) = if fully { (keep, 1) } else { (keep.saturating_add(STEP), LEAST / block) };
             if disk.slots.warm() * block > over
                 && !disk.upkeep.cannot_punch
                 && let Some(punch) = disk.slots.next_punch(keep / block, least, 16 * STEP / block)

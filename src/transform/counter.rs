@@ -87,7 +87,7 @@ impl Progress {
         self.shared.ended.load(Ordering::Acquire)
     }
 
-    /// From the first bytes to the last that have passed.
+    /// From the first bytes to the last that have passed, and to the end once that has come.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.shared.nanos.load(Ordering::Acquire))
     }

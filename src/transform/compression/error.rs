@@ -4,7 +4,11 @@ use std::{error::Error, fmt, io, sync::Arc};
 
 use super::Format;
 
-/// A stream cannot be decompressed, or is not to be. Every byte before is right.
+/// A stream cannot be decompressed, or is not to be.
+///
+/// What came out before is a beginning of the contents where the stream was cut; where it was damaged it may be wrong, for the checksum of
+/// gzip and zstd comes behind all that it is for, and that of bzip2 and xz behind a block. That every byte was right is said by a clean end
+/// alone.
 ///
 /// As an [`io::Error`] a cut stream is `UnexpectedEof`, one beyond `max_total` or `max_ratio` is
 /// `FileTooLarge`, and all else is `InvalidData`.
