@@ -152,7 +152,7 @@ fn rule_03_the_sink_is_told_first_and_overtakes_what_waits() {
     gate.open();
     while handle.stages()[1].bytes_in < 4 * MIB as u64 {
         let before = counting.wakes();
-        assert!(run.as_mut().poll(&mut std::task::Context::from_waker(&counting.waker())).is_pending());
+        assert!(run.as_mut().poll(&mut Context::from_waker(&counting.waker())).is_pending());
         if counting.wakes() == before && handle.stages()[1].bytes_in < 4 * MIB as u64 {
             counting.wait_beyond(before);
         }
