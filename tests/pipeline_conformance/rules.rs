@@ -318,7 +318,7 @@ fn rule_06_whoever_interrupts_has_a_turn_however_much_a_stage_makes_of_little() 
         let mut reader = Pipeline::from_iter(std::iter::repeat_n(bytes_of(1), 10_000)).into_reader();
         let mut read = 0;
         std::future::poll_fn(|cx| {
-            while pin!(reader.next_chunk()).poll(cx).is_ready() {
+            while let Poll::Ready(Ok(Some(_))) = pin!(reader.next_chunk()).poll(cx) {
                 read += 1;
             }
             Poll::Ready(())
