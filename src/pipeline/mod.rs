@@ -29,8 +29,8 @@
 //!
 //! Where a stage fails, the sink is aborted first, out of band: it overtakes what waits in spills, whose backlog is freed at once. So
 //! the sink has an exact prefix, and is never told that this is all: an [`AsyncWrite`] is not shut down, a [`SpillWriter`] given
-//! to [`into_spill`](Pipeline::into_spill) is aborted with the cause, a [`Drain`] of one's own is told by [`Drain::abort`]. Then the stages are dropped, and the source is
-//! [cancelled](Source::cancel) with the cause and dropped.
+//! to [`into_spill`](Pipeline::into_spill) is aborted with the cause, a [`Drain`] of one's own is told by [`Drain::abort`]. Then the
+//! stages are dropped, and the source is [cancelled](Source::cancel) with the cause and dropped.
 //!
 //! A stream that was cut short is an error wherever the source can tell; a reader that merely ends has ended.
 
@@ -180,7 +180,8 @@ impl<'a> Pipeline<'a> {
     /// `buffer` lies between them, so that neither paces the other until that is full. The end is the branch's end too, and a
     /// failure its failure: [`SpillError::WriterFailed`](crate::SpillError::WriterFailed) with the cause, behind what has passed.
     /// Where somebody behind this has had enough before the end, nobody asks for the rest: the branch fails so with
-    /// [`Interrupted::Stopped`], for what it has is a part. A branch that fails or is dropped does this one no harm, and is a [suppressed](Report::suppressed) failure of its report.
+    /// [`Interrupted::Stopped`], for what it has is a part. A branch that fails or is dropped does this one no harm, and is a
+    /// [suppressed](Report::suppressed) failure of its report.
     ///
     /// # Example
     ///

@@ -16,8 +16,8 @@ const WINDOW: Duration = Duration::from_millis(50);
 /// Lets so many bytes a second pass.
 ///
 /// What is not used is saved up for 50 ms, no longer, and a piece is what 50 ms allow for: so at most two of these pass beyond the rate,
-/// whenever one begins to count. The waits are the shell's, on
-/// tokio's clock, and need a runtime with its time enabled; a test may pause it.
+/// whenever one begins to count. The waits are the shell's, on tokio's clock, and need a runtime with its time enabled; a test may
+/// pause it.
 ///
 /// # Example
 ///

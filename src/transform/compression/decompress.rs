@@ -132,8 +132,8 @@ impl Decompress {
     }
 
     /// Once more than `grace` bytes have come out, they are at most `ratio` times as many as went in; more are
-    /// [`DecompressError::TooDense`], behind what was made with them at one go, 64 KiB at most. Real data seldom exceeds 20, sparse images and logs may. Gzip cannot
-    /// exceed 1032; zstd, bzip2 and xz can by far.
+    /// [`DecompressError::TooDense`], behind what was made with them at one go, 64 KiB at most. Real data seldom exceeds 20, sparse
+    /// images and logs may. Gzip cannot exceed 1032; zstd, bzip2 and xz can by far.
     #[must_use]
     pub fn max_ratio(mut self, ratio: u32, grace: u64) -> Self {
         self.max_ratio = Some((ratio, grace));
