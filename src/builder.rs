@@ -49,7 +49,7 @@ impl Builder {
     /// It counts whole blocks (16, 32 or 64 KiB, so that there are at least four), also those that
     /// [`next_chunk`](crate::SpillReader::next_chunk) lent and that are not dropped yet.
     ///
-    /// A pool has one size of blocks for all of its buffers, which is chosen by the pool's limit, and a buffer needs four of them: 256 KiB
+    /// A pool has one size of blocks for all of its buffers, which follows from the pool's limits, and a buffer needs four of them: 256 KiB
     /// where they are of 64. [`build`](Self::build) names the least where this is less.
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.settings.memory_limit = bytes;
