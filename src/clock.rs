@@ -1,5 +1,5 @@
 //! The time, and who wants to be told when some of it has passed.
-//! Never does anything that could wait: one thread serves every buffer of the process.
+//! Never does anything that could wait: one thread serves every buffer and pipeline of the process.
 
 use std::{
     cmp::Reverse,
@@ -26,7 +26,7 @@ pub(crate) fn now() -> u64 {
 }
 
 /// Has `target` told at `at`. Everyone keeps to one call at a time, so that the queue is as long as there
-/// are buffers and pools.
+/// are buffers, pools and pipelines that wait.
 ///
 /// # Errors
 ///

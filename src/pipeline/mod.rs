@@ -101,7 +101,7 @@ use crate::{
 /// to the source, or to the last [`spill`](Self::spill) before it: that takes in what its buffer may, and sets what is before it
 /// free.
 ///
-/// All of it is driven by whoever polls it, in one task: no other is spawned, and no runtime is needed but by what waits for time.
+/// All of it is driven by whoever polls it, in one task: no other is spawned, and no runtime is needed but by a transform that waits.
 pub struct Pipeline<'a> {
     parts: Parts<'a>,
 }

@@ -62,7 +62,7 @@ impl<'a, D: Drain> Run<'a, D> {
                 cancelling: Vec::new(),
                 deadline: Timer::default(),
                 idle: Timer::default(),
-                close: Timer::new(CLOSE),
+                close: Timer::usual(CLOSE),
                 began: None,
                 stopped: false,
             }),
@@ -86,10 +86,11 @@ impl<'a, D: Drain> Run<'a, D> {
         self.with(|engine| engine.last.closes = false)
     }
 
-    /// Fails with [`Interrupted::Deadline`] where it has not ended within this time, from the first poll on. Needs a tokio runtime
-    /// with its time enabled, as do the other limits on time; without one they are not kept. (In a runtime without time tokio panics
-    /// when it is asked for some, which cannot be found out before. That is caught, and a hook for panics is told of it; a process that
-    /// is built with `panic = "abort"` ends there.)
+    /// Fails with [`Interrupted::Deadline`] where it has not ended within this time, from the first poll on.
+    ///
+    /// This and the other limits on time are kept on tokio's clock, so that a test may pause it, and on one of the crate's own where
+    /// there is no runtime, or one without time. (In the latter tokio panics when it is asked for some, which cannot be found out
+    /// before. That is caught, and a hook for panics is told of it; a process that is built with `panic = "abort"` ends there.)
     pub fn deadline(self, limit: Duration) -> Self {
         self.with(|engine| engine.deadline = Timer::new(limit))
     }
@@ -99,9 +100,8 @@ impl<'a, D: Drain> Run<'a, D> {
         self.with(|engine| engine.idle = Timer::new(limit))
     }
 
-    /// Fails with [`Interrupted::CloseTimeout`] where the sink's end takes longer than this, from the last byte on; 30 seconds
-    /// without. It is asked for where that end is not done at once, also without being set: see [`deadline`](Self::deadline) for what
-    /// that needs.
+    /// Fails with [`Interrupted::CloseTimeout`] where the sink's end takes longer than this, from the last byte on. Without being set
+    /// it is 30 seconds, for which tokio is not asked unless its clock is paused.
     pub fn close_limit(self, limit: Duration) -> Self {
         self.with(|engine| engine.close = Timer::new(limit))
     }
@@ -175,7 +175,7 @@ impl<'a, D: Drain> Run<'a, D> {
         let mut settled = engine.settle(ended.err());
         let Engine { mut upstream, last: Segment { drain, .. }, close, .. } = engine;
         // What was in flight to or from the disk is waited for.
-        let mut close = Timer::new(close.limit.unwrap_or(CLOSE));
+        let mut close = close.anew();
         poll_fn(|cx| {
             if upstream.poll_released(cx).is_ready() {
                 return Poll::Ready(());

@@ -1,6 +1,7 @@
 //! The rules behind the cases. Never asserts less than who was told what, and in which order.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     error::Error as _,
     io,
@@ -429,6 +430,60 @@ fn rule_08_a_slow_close_has_a_limit_and_a_failed_one_is_told() {
             failed(block_on(run.run()), "file", middle.behind(1), k);
             log.all_closed(&["source", "sink"]);
         }
+    });
+}
+
+/// Nobody has asked for a time, and tokio's panics where there is none: a process without unwinding was gone.
+#[test]
+fn rule_08_the_usual_limit_asks_no_runtime_for_time_that_may_have_none() {
+    thread_local!(static PANICS: Cell<usize> = const { Cell::new(0) });
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        PANICS.set(PANICS.get() + 1);
+        hook(info);
+    }));
+    both(|middle| {
+        let (log, gate) = (Log::default(), Gate::default());
+        let plan = Plan { close_gate: Some(gate.clone()), ..Plan::default() };
+        let run = middle.put(feed(&log, chunks(2))).into_drain(Bin::with(&log, plan));
+        let mut run = pin!(run.run());
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+            settle(run.as_mut(), &Counting::new());
+            gate.open();
+            run.await.unwrap();
+        });
+    });
+    assert_eq!(PANICS.get(), 0);
+
+    // A test need not wait for it.
+    paused(async {
+        let log = Log::default();
+        let plan = Plan { close_gate: Some(Gate::default()), ..Plan::default() };
+        let begun = tokio::time::Instant::now();
+        let error = feed(&log, chunks(2)).into_drain(Bin::with(&log, plan)).run().await.unwrap_err();
+        assert!(matches!(error.cause().downcast_ref(), Some(Interrupted::CloseTimeout { .. })), "{error:?}");
+        assert!((30..31).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn rule_08_limits_on_time_hold_without_a_runtime_too() {
+    let limit = Duration::from_millis(20);
+    both(|middle| {
+        let (log, gate) = (Log::default(), Gate::default());
+        let plan = Plan { close_gate: Some(gate), ..Plan::default() };
+        let run = middle.put(feed(&log, chunks(2))).into_drain(Bin::with(&log, plan));
+        let error = block_on(run.close_limit(limit).run()).unwrap_err();
+        assert!(matches!(error.cause().downcast_ref(), Some(Interrupted::CloseTimeout { .. })), "{error:?}");
+
+        let stuck = || {
+            let log = Log::default();
+            middle.put(feed(&log, chunks(1).into_iter().chain([Step::Sleep]))).into_drain(Bin::new(&log))
+        };
+        let error = block_on(stuck().deadline(limit).run()).unwrap_err();
+        assert!(matches!(error.cause().downcast_ref(), Some(Interrupted::Deadline { .. })), "{error:?}");
+        let error = block_on(stuck().idle_timeout(limit).run()).unwrap_err();
+        assert!(matches!(error.cause().downcast_ref(), Some(Interrupted::Idle { .. })), "{error:?}");
     });
 }
 
