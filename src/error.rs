@@ -36,7 +36,7 @@ pub(crate) fn shared(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
 /// | [`ReaderDropped`](Self::ReaderDropped), [`Finished`](Self::Finished) | `BrokenPipe` |
 /// | [`WriterFailed`](Self::WriterFailed) | the kind of its cause, where that is an `io::Error` or a `SpillError`; else `Other` |
 /// | [`Cancelled`](Self::Cancelled) | likewise; else `BrokenPipe` |
-/// | [`DiskLimit`](Self::DiskLimit) | `QuotaExceeded` for `disk_limit`; for a disk that is full the system's own (`StorageFull`, `QuotaExceeded`, `FileTooLarge`) |
+/// | [`DiskLimit`](Self::DiskLimit) | `QuotaExceeded` for `disk_limit`; else that of its cause: `StorageFull` or `QuotaExceeded` where the disk is full, `FileTooLarge` where the temp file is as large as it may be (`RLIMIT_FSIZE`) |
 /// | [`Storage`](Self::Storage) | the kind of its cause |
 /// | [`Corrupt`](Self::Corrupt) | `InvalidData` |
 /// | [`MemoryBackedDir`](Self::MemoryBackedDir), [`NoDiskBackedDir`](Self::NoDiskBackedDir) | `Unsupported` |
@@ -87,11 +87,15 @@ pub enum SpillError {
     DiskLimit {
         /// The `disk_limit` in force, in bytes; `None` where none was set and the disk is full.
         limit: Option<u64>,
+        /// Whether that is the pool's, which all of its buffers use up together.
+        pool_limit: bool,
         /// The `memory_limit` in force, in bytes.
         memory_limit: usize,
+        /// Whether that is the pool's, likewise.
+        pool_memory_limit: bool,
         /// The stream's offset at which a byte could not be taken.
         offset: u64,
-        /// What the system said, where the disk was full before the limit was.
+        /// Why there was no room on disk, where the limit was not reached.
         source: Option<Arc<io::Error>>,
     },
     /// The temp file could not be made, written or read, or an I/O thread could not be started.
@@ -266,12 +270,20 @@ impl fmt::Display for SpillError {
             // The cause is told by `source()`; a reporter that walks the chain must not print it twice.
             Self::WriterFailed { .. } => f.write_str("the writer failed"),
             Self::Cancelled { .. } => f.write_str("the reader cancelled the stream"),
-            Self::DiskLimit { limit, memory_limit, offset, source } => {
-                write!(f, "no room at offset {offset}: memory_limit of {memory_limit} bytes is used up and ")?;
+            Self::DiskLimit { limit, pool_limit, memory_limit, pool_memory_limit, offset, source } => {
+                let whose = |pool: &bool| if *pool { "the pool's " } else { "" };
+                let (whose_memory, whose_disk) = (whose(pool_memory_limit), whose(pool_limit));
+                write!(
+                    f,
+                    "no room at offset {offset}: {whose_memory}memory_limit of {memory_limit} bytes is used up and "
+                )?;
                 match (source, limit) {
+                    (Some(source), _) if source.kind() == io::ErrorKind::FileTooLarge => {
+                        f.write_str("the temp file cannot grow")
+                    }
                     (Some(_), _) => f.write_str("the disk is full"),
-                    (None, Some(0)) => f.write_str("disk_limit is 0"),
-                    (None, Some(limit)) => write!(f, "so is disk_limit of {limit} bytes"),
+                    (None, Some(0)) => write!(f, "{whose_disk}disk_limit is 0"),
+                    (None, Some(limit)) => write!(f, "so is {whose_disk}disk_limit of {limit} bytes"),
                     (None, None) => f.write_str("so is the disk space that may be used"),
                 }
             }

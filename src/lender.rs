@@ -1,6 +1,6 @@
 //! Who lends memory, and what for. Only the words: a pool lends, a buffer's core asks.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, io, sync::Arc};
 
 /// What memory is wanted for: when it runs short, not all are served alike. The first ones come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +18,13 @@ impl Purpose {
     pub(crate) const ALL: [Self; 4] = [Self::Read, Self::HandOver, Self::WriteOne, Self::Write];
 }
 
+/// The limits of a pool, as its user gave them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedLimits {
+    pub(crate) memory: usize,
+    pub(crate) disk: Option<u64>,
+}
+
 /// Where the memory of many buffers comes from. It only counts: what it says may change at any time by
 /// what other buffers do.
 pub(crate) trait Lender: Debug + Send + Sync {
@@ -30,6 +37,10 @@ pub(crate) trait Lender: Debug + Send + Sync {
     fn unlend(&self, bytes: usize);
     /// Whether the disk that would relieve memory is full.
     fn is_exhausted(&self) -> bool;
+    /// Why it was so last; `None` for its limit.
+    fn exhausted_by(&self) -> Option<Arc<io::Error>>;
+    /// What all who borrow here share, for errors.
+    fn limits(&self) -> SharedLimits;
     /// Whether there is so little left that what can go to disk should.
     fn is_tight(&self) -> bool;
 }

@@ -143,7 +143,7 @@ impl Settings {
                 block: pool.block,
                 encrypt: pool.encrypt,
                 assisted: pool.assisted,
-                disk: self.disk_limit.or(pool.disk),
+                disk: self.disk_limit,
                 slots,
                 on_full: self.on_full,
             },
@@ -184,7 +184,7 @@ pub(crate) struct Limits {
     pub(crate) encrypt: bool,
     /// Two threads may write for one buffer: what they do besides the file's own part is worth it.
     pub(crate) assisted: bool,
-    /// The `disk_limit` as the user gave it, for errors.
+    /// The `disk_limit` as the user gave it to this buffer, or to this pool; for errors.
     pub(crate) disk: Option<u64>,
     /// How many slots that is; none never spills.
     pub(crate) slots: u64,

@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use spillbuffer::{OnFull, SpillBuffer, SpillError, SpillReader, SpillWriter};
+use spillbuffer::{OnFull, SpillBuffer, SpillError, SpillPool, SpillReader, SpillWriter};
 
 use crate::support::*;
 
@@ -312,11 +312,66 @@ fn c08_the_file_size_limit_is_a_full_disk_and_no_death() {
             assert_eq!(end, at);
             outcome.unwrap();
 
-            // Told to fail, it says that the disk is full.
-            let (mut writer, mut reader) = scratch.builder(LIMIT).on_full(OnFull::Fail).build().unwrap().into_split();
-            let (at, error) = fill_up(&mut writer, 0);
-            assert!(matches!(spill(&error.unwrap()), SpillError::DiskLimit { limit: None, .. }));
-            assert!(matches!(everything_then_an_error(&mut reader, at), SpillError::DiskLimit { .. }));
+            // Told to fail, it says what is full, whatever limit it was given.
+            for disk in [None, Some(1 << 30)] {
+                let builder = scratch.builder(LIMIT).on_full(OnFull::Fail);
+                let builder = disk.into_iter().fold(builder, |builder, disk| builder.disk_limit(disk));
+                let (mut writer, mut reader) = builder.build().unwrap().into_split();
+                let (at, error) = fill_up(&mut writer, 0);
+                let error = error.unwrap();
+                assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+                assert!(
+                    matches!(spill(&error), SpillError::DiskLimit { limit, pool_limit: false, .. } if *limit == disk)
+                );
+                let why = "no file of this process may be larger than 1000000 bytes (RLIMIT_FSIZE)";
+                assert_eq!(std::error::Error::source(spill(&error)).unwrap().to_string(), why);
+                let text = "memory_limit of 65536 bytes is used up and the temp file cannot grow";
+                assert!(error.to_string().ends_with(text), "{error}");
+                assert!(matches!(everything_then_an_error(&mut reader, at), SpillError::DiskLimit { .. }));
+            }
+        },
+    );
+}
+
+/// The limit was asked for when the file was made, and no more: a write beyond a new one was the process's end.
+#[test]
+fn c08_a_file_size_limit_that_is_lowered_under_the_file_is_a_full_disk_too() {
+    in_child(
+        "c08_a_file_size_limit_that_is_lowered_under_the_file_is_a_full_disk_too",
+        |_| {},
+        || {
+            let limit = |bytes| setrlimit(Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+            let scratch = Scratch::new();
+            let pool = SpillPool::builder().temp_dir(scratch.path()).min_free_space(0).build().unwrap();
+            let builder = |disk| pool.builder().memory_limit(MIB).disk_limit(disk);
+            // At its limit it is quiet: nothing is on its way when the other limit comes.
+            let (mut writer, mut reader) = builder(60 << 20).build().unwrap().into_split();
+            let (mut at, _) = fill_up(&mut writer, 0);
+            // Further than the length that the file was given ahead, at first 64 MiB; then within that; then within what is written.
+            for mib in [70, 62, 30] {
+                limit(Some(mib << 20));
+                let (mut other, mut others) = builder(32 << 20).build().unwrap().into_split();
+                let (end, error) = fill_up(&mut other, 0);
+                assert!(error.is_none(), "{error:?}");
+                assert_eq!(others.stats().spilled > 0, mib > 60, "{mib} MiB: {:?}", others.stats());
+                assert!(end < 12 << 20, "{mib} MiB: {end}");
+                assert!(scratch.file().metadata().len() <= 70 << 20);
+                other.finish().unwrap();
+                assert_eq!(read_to_end(&mut others, 0).0, end);
+            }
+            let (mut failing, mut others) = builder(32 << 20).on_full(OnFull::Fail).build().unwrap().into_split();
+            let (end, error) = fill_up_until_told(&mut failing, 0);
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error:?}");
+            assert!(matches!(everything_then_an_error(&mut others, end), SpillError::DiskLimit { .. }));
+
+            // What it frees below the limit is used again.
+            read_pattern(&mut reader, 0, 20 * MIB);
+            at = fill_up(&mut writer, at).0;
+            assert!(at > 75 << 20, "{at}");
+            writer.finish().unwrap();
+            let (end, outcome) = read_to_end(&mut reader, 20 << 20);
+            assert_eq!(end, at);
+            outcome.unwrap();
         },
     );
 }

@@ -334,3 +334,29 @@ fn c12_a_thousand_streams_need_no_more_descriptors_than_one() {
         },
     );
 }
+
+/// It said that the stream's own limits were used up, which they were not.
+#[test]
+fn c06_a_full_pool_says_whose_limits_are_used_up() {
+    let scratch = support::Scratch::new();
+    let pool = SpillPool::builder().memory_limit(2 << 20).disk_limit(4 << 20).temp_dir(scratch.path());
+    let pool = pool.on_full(spillbuffer::OnFull::Fail).build().unwrap();
+    let fill = |memory: usize, disk: Option<u64>| {
+        let builder =
+            disk.into_iter().fold(pool.builder().memory_limit(memory), |builder, disk| builder.disk_limit(disk));
+        let (mut writer, reader) = builder.build().unwrap().into_split();
+        let (at, error) = support::fill_up_until_told(&mut writer, 0);
+        assert_eq!(error.kind(), std::io::ErrorKind::QuotaExceeded);
+        (reader, error.to_string(), at)
+    };
+    let (own, pools) = ("memory_limit of 524288 bytes", "the pool's memory_limit of 2097152 bytes");
+    let (_own, text, at) = fill(512 << 10, Some(1 << 20));
+    assert_eq!(text, format!("no room at offset {at}: {own} is used up and so is disk_limit of 1048576 bytes"));
+    let (_no_disk, text, at) = fill(512 << 10, Some(0));
+    assert_eq!(text, format!("no room at offset {at}: {own} is used up and disk_limit is 0"));
+    let (_full, text, at) = fill(512 << 10, None);
+    let disk = "so is the pool's disk_limit of 4194304 bytes";
+    assert_eq!(text, format!("no room at offset {at}: {own} is used up and {disk}"));
+    let (_more, text, at) = fill(2 << 20, Some(2 << 20));
+    assert_eq!(text, format!("no room at offset {at}: {pools} is used up and {disk}"));
+}

@@ -60,11 +60,13 @@ pub(super) struct Disk {
 
 /// There was no room on disk.
 #[derive(Debug)]
-struct Blocked {
-    source: Option<Arc<io::Error>>,
-    retry_at: Option<u64>,
+enum Blocked {
+    /// No slot, until some come free; where the file cannot grow, why.
+    NoSlots(Option<Arc<io::Error>>),
     /// Slots are being given back to the file system, and will be there again.
-    busy: bool,
+    Busy { retry_at: u64 },
+    /// A write found none.
+    Full { source: Arc<io::Error>, retry_at: Option<u64> },
 }
 
 /// Blocks to be written to adjacent slots.
@@ -90,6 +92,16 @@ pub(crate) enum WriteFault {
     /// The disk is full: the limit reached early.
     Full(Arc<io::Error>),
     Broken(SpillError),
+}
+
+impl WriteFault {
+    /// The kind of what says that the disk is full.
+    pub(crate) fn full(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Full(source) => Some(source.kind()),
+            Self::Broken(_) => None,
+        }
+    }
 }
 
 /// Blocks to be filled from adjacent slots; each has the length of its slot's payload.
@@ -118,24 +130,33 @@ pub(crate) struct DirectRead {
 
 impl Disk {
     pub(super) fn retry_at(&self) -> Option<u64> {
-        self.blocked.as_ref()?.retry_at
+        match self.blocked.as_ref()? {
+            Blocked::NoSlots(_) => None,
+            Blocked::Busy { retry_at } => Some(*retry_at),
+            Blocked::Full { retry_at, .. } => *retry_at,
+        }
     }
 
     /// Only a free slot will do: nobody can tell the time.
     pub(super) fn never_retry(&mut self) {
-        if let Some(blocked) = &mut self.blocked {
-            blocked.retry_at = None;
-            blocked.busy = false;
+        match &mut self.blocked {
+            Some(Blocked::Full { retry_at, .. }) => *retry_at = None,
+            Some(busy @ Blocked::Busy { .. }) => *busy = Blocked::NoSlots(None),
+            _ => {}
         }
     }
 
     /// Whether there would be slots but for what is being given back just now.
     pub(super) fn is_busy(&self) -> bool {
-        self.blocked.as_ref().is_some_and(|blocked| blocked.busy)
+        matches!(self.blocked, Some(Blocked::Busy { .. }))
     }
 
     pub(super) fn blocked_by(&self) -> Option<Arc<io::Error>> {
-        self.blocked.as_ref()?.source.clone()
+        match self.blocked.as_ref()? {
+            Blocked::NoSlots(source) => source.clone(),
+            Blocked::Busy { .. } => None,
+            Blocked::Full { source, .. } => Some(Arc::clone(source)),
+        }
     }
 }
 
@@ -146,20 +167,20 @@ impl Core {
         Some((self.to_write()?.1 as u64).min(most)).filter(|&n| n > 0)
     }
 
-    /// The pool has no slot.
-    pub(crate) fn no_slots(&mut self) {
-        self.disk.blocked = Some(Blocked { source: None, retry_at: None, busy: false });
+    /// The pool has no slot: for its limit, or since the file cannot grow.
+    pub(crate) fn no_slots(&mut self, by: Option<Arc<io::Error>>) {
+        self.disk.blocked = Some(Blocked::NoSlots(by));
         self.notes.writable = true;
     }
 
     /// Whether it was told that there is none, and not yet that some came free.
     pub(crate) fn waits_for_slots(&self) -> bool {
-        self.disk.blocked.as_ref().is_some_and(|blocked| blocked.source.is_none() && !blocked.busy)
+        matches!(self.disk.blocked, Some(Blocked::NoSlots(_)))
     }
 
     /// The pool has no slot, but will have some in a moment.
     pub(crate) fn slots_busy(&mut self, now: u64) {
-        self.disk.blocked = Some(Blocked { source: None, retry_at: Some(now + BUSY), busy: true });
+        self.disk.blocked = Some(Blocked::Busy { retry_at: now + BUSY });
     }
 
     /// Slots came free, or it is time to try again.
@@ -241,13 +262,13 @@ impl Core {
         self.notes.writable = true;
         match fault {
             WriteFault::Full(source) => {
-                self.disk.blocked = Some(Blocked { source: Some(source), retry_at: Some(now + RETRY), busy: false });
+                self.disk.blocked = Some(Blocked::Full { source, retry_at: Some(now + RETRY) });
             }
             WriteFault::Broken(error) => {
                 if std::mem::replace(&mut self.disk.broken, true) {
                     // It was tried again since others need the memory, and will be once more.
-                    let source = Some(Arc::new(io::Error::other(error.clone())));
-                    self.disk.blocked = Some(Blocked { source, retry_at: Some(now + RETRY), busy: false });
+                    let source = Arc::new(io::Error::other(error.clone()));
+                    self.disk.blocked = Some(Blocked::Full { source, retry_at: Some(now + RETRY) });
                 }
                 // After `finish` this changes nothing: memory still has everything.
                 let _ = self.fail(error);

@@ -1,11 +1,11 @@
 //! How much block memory a buffer holds, against its limit and its lender's.
 //! Never lets it pass either, and never knows what is in a block.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use crate::{
     block::{Block, Reuse},
-    lender::{Lender, Purpose},
+    lender::{Lender, Purpose, SharedLimits},
 };
 
 #[derive(Debug)]
@@ -107,6 +107,15 @@ impl Memory {
 
     pub(crate) fn is_exhausted(&self) -> bool {
         self.lender.as_ref().is_some_and(|lender| lender.is_exhausted())
+    }
+
+    pub(crate) fn exhausted_by(&self) -> Option<Arc<io::Error>> {
+        self.lender.as_ref()?.exhausted_by()
+    }
+
+    /// Of a buffer that does not stand alone.
+    pub(crate) fn lenders_limits(&self) -> Option<SharedLimits> {
+        self.lender.as_ref().map(|lender| lender.limits())
     }
 
     pub(crate) fn is_tight(&self) -> bool {

@@ -669,7 +669,7 @@ impl Model {
                     break;
                 }
                 Answer::Full => {
-                    self.core.no_slots();
+                    self.core.no_slots(None);
                     self.queued = true;
                     ends_turn = false;
                 }

@@ -336,7 +336,7 @@ fn c01_a_look_at_an_item_outlasts_its_move_to_disk() {
 #[test]
 fn c08_a_disk_that_was_full_for_another_is_tried_before_a_write_is_refused() {
     let budget = Arc::new(Budget::new(32 * 64, 64));
-    budget.set_exhausted(true);
+    budget.exhaust(None);
     let mut core = Core::new(of(6, u64::MAX, OnFull::Fail), Some(budget));
     while let Room::Bytes(room) = core.room().unwrap() {
         core.append(&vec![7; room]);
@@ -345,7 +345,7 @@ fn c08_a_disk_that_was_full_for_another_is_tried_before_a_write_is_refused() {
     spilling(&mut core, 0);
     assert_eq!(core.room().unwrap(), Room::Full);
     assert!(core.wants_write().is_some());
-    core.no_slots();
+    core.no_slots(None);
     assert!(matches!(core.room(), Err(SpillError::DiskLimit { .. })), "it has tried");
 }
 

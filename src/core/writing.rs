@@ -228,11 +228,18 @@ impl Core {
     }
 
     pub(super) fn refuse(&mut self) -> SpillError {
+        let pool = self.memory.lenders_limits();
+        // Its own limits count where they are what is reached: then the pool's may not be.
+        let of_memory = pool.filter(|_| self.next_block().is_some());
+        let own_disk = self.limits.disk.is_some() && self.disk.slots >= self.limits.slots;
+        let of_disk = pool.filter(|_| !own_disk);
         let error = SpillError::DiskLimit {
-            limit: self.limits.disk,
-            memory_limit: self.limits.memory,
+            limit: of_disk.map_or(self.limits.disk, |pool| pool.disk),
+            pool_limit: of_disk.is_some(),
+            memory_limit: of_memory.map_or(self.limits.memory, |pool| pool.memory),
+            pool_memory_limit: of_memory.is_some(),
             offset: self.cursor.written,
-            source: self.disk.blocked_by(),
+            source: if self.disk_takes_more() { self.memory.exhausted_by() } else { self.disk.blocked_by() },
         };
         // Never refused: the writer was open.
         let _ = self.fail(error.clone());

@@ -1,9 +1,14 @@
 //! The memory that many buffers share, counted without a lock.
 //! Never says who gets it next: that is the queue's.
 
+use std::io;
+
 use crate::{
-    lender::{Lender, Purpose},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    lender::{Lender, Purpose, SharedLimits},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 /// What a pool needs at least, in blocks: two kept for readers, two for what is handed over, one for those who have nothing
@@ -23,6 +28,10 @@ pub(crate) struct Budget {
     lent: AtomicUsize,
     peak: AtomicUsize,
     exhausted: AtomicBool,
+    /// Why it is, where not for the limit.
+    exhausted_by: Mutex<Option<Arc<io::Error>>>,
+    /// Of the disk, for errors.
+    disk_limit: Option<u64>,
 }
 
 impl Budget {
@@ -37,7 +46,13 @@ impl Budget {
             lent: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             exhausted: AtomicBool::new(false),
+            exhausted_by: Mutex::new(None),
+            disk_limit: None,
         }
+    }
+
+    pub(crate) fn with_disk_limit(self, disk_limit: Option<u64>) -> Self {
+        Self { disk_limit, ..self }
     }
 
     pub(crate) fn held(&self) -> usize {
@@ -52,9 +67,15 @@ impl Budget {
         self.peak.load(SeqCst)
     }
 
-    /// Whether there was no slot when one was last asked for, or no room for what was to be written to it.
-    pub(crate) fn set_exhausted(&self, exhausted: bool) {
-        self.exhausted.store(exhausted, SeqCst);
+    /// There was no slot, or no room for what was to be written to it; for the limit, or for this reason.
+    pub(crate) fn exhaust(&self, by: Option<Arc<io::Error>>) {
+        *self.exhausted_by.lock().unwrap_or_else(PoisonError::into_inner) = by;
+        self.exhausted.store(true, SeqCst);
+    }
+
+    /// There are slots again, as far as is known.
+    pub(crate) fn replenish(&self) {
+        self.exhausted.store(false, SeqCst);
     }
 
     /// How many blocks could be had now.
@@ -104,6 +125,14 @@ impl Lender for Budget {
 
     fn is_exhausted(&self) -> bool {
         self.exhausted.load(SeqCst)
+    }
+
+    fn exhausted_by(&self) -> Option<Arc<io::Error>> {
+        self.exhausted_by.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn limits(&self) -> SharedLimits {
+        SharedLimits { memory: self.limit, disk: self.disk_limit }
     }
 
     fn is_tight(&self) -> bool {

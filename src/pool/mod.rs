@@ -99,8 +99,8 @@ pub(crate) enum MinFreeSpace {
 /// What comes of asking for slots.
 pub(crate) enum Grant {
     Slots(SlotRun, Arc<SpillFile>),
-    /// The limit is reached, or others come first. The caller is queued.
-    Full,
+    /// The limit is reached, or others come first; or the file cannot grow, and why. The caller is queued.
+    Full(Option<Arc<io::Error>>),
     /// What is free is being given back to the file system; it will be there again in a moment.
     Busy,
     /// The file is to be made first.
@@ -132,7 +132,8 @@ impl Pool {
         retain: u64,
         space: MinFreeSpace,
     ) -> Arc<Self> {
-        let budget = Arc::new(Budget::new(options.limits.memory, options.limits.block));
+        let budget = Budget::new(options.limits.memory, options.limits.block).with_disk_limit(options.limits.disk);
+        let budget = Arc::new(budget);
         block::keep_more(options.limits.memory);
         let company = Company { budget, members: Members::default() };
         // Where nothing is to be kept free, the file system is not asked: it says itself when it is full, and what it says
@@ -263,7 +264,7 @@ impl Pool {
         match disk.queue.ask(id, &mut disk.slots, want, &mut disk.spare) {
             Answer::Slots(run) => {
                 if let Some(budget) = self.budget() {
-                    budget.set_exhausted(false);
+                    budget.replenish();
                 }
                 disk.peak = disk.peak.max(disk.slots.live());
                 Grant::Slots(run, file)
@@ -271,11 +272,17 @@ impl Pool {
             Answer::AskSpace => Grant::AskSpace,
             Answer::Busy => Grant::Busy,
             Answer::Full => {
+                let full = !disk.slots.has_room();
+                let by = if full { file.too_large(self.limits.slots).map(Arc::new) } else { None };
                 if let Some(shared) = &self.shared {
-                    shared.budget.set_exhausted(!disk.slots.has_room());
+                    if full {
+                        shared.budget.exhaust(by.clone());
+                    } else {
+                        shared.budget.replenish();
+                    }
                     disk.queue.wait(id, member);
                 }
-                Grant::Full
+                Grant::Full(by)
             }
         }
     }
@@ -376,10 +383,12 @@ impl Pool {
         Err(io::Error::new(io::ErrorKind::StorageFull, problem))
     }
 
-    /// The file system has no room, whatever the limit says: those who would wait for others to spill are told.
-    pub(crate) fn is_full(&self) {
+    /// The file system has no room, whatever the limit says: those who would wait for others to spill are told. Of what kind, for the
+    /// error itself is another's.
+    pub(crate) fn is_full(&self, kind: io::ErrorKind) {
         if let Some(budget) = self.budget() {
-            budget.set_exhausted(true);
+            let problem = "there was no room for another stream of the pool";
+            budget.exhaust(Some(Arc::new(io::Error::new(kind, problem))));
         }
     }
 
@@ -392,7 +401,7 @@ impl Pool {
         }
         disk.upkeep.active_at = clock::now();
         if let Some(budget) = self.budget() {
-            budget.set_exhausted(false);
+            budget.replenish();
         }
         let turn = !disk.queue.is_empty();
         Followup { upkeep: self.due(&mut disk), turn }

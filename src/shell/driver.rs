@@ -115,8 +115,8 @@ impl Shared {
                 Grant::NoFile => return (Step::Create(state.core.stats().read), false),
                 Grant::AskSpace => return (Step::AskSpace, false),
                 Grant::Busy => state.core.slots_busy(clock::now()),
-                Grant::Full => {
-                    state.core.no_slots();
+                Grant::Full(by) => {
+                    state.core.no_slots(by);
                     state.queued = true;
                     ends_turn = false;
                 }
@@ -172,7 +172,7 @@ impl Shared {
                 SpillError::Storage { source, .. } if is_full(&source) => WriteFault::Full(source),
                 error => WriteFault::Broken(error),
             };
-            let full = matches!(fault, WriteFault::Full(_));
+            let full = fault.full();
             self.lock().core.cannot_write(fault, clock::now());
             self.tell_if(full);
         }
@@ -186,15 +186,15 @@ impl Shared {
             let at = self.stats().read;
             WriteFault::Broken(SpillError::storage(StorageOp::Create, &self.pool.dir(), at, source))
         };
-        let full = matches!(fault, WriteFault::Full(_));
+        let full = fault.full();
         self.lock().core.cannot_write(fault, clock::now());
         self.tell_if(full);
     }
 
     /// Tells the pool that its disk is full: when this buffer's slots are back, for those say that there is room.
-    fn tell_if(&self, full: bool) {
-        if full {
-            self.pool.is_full();
+    fn tell_if(&self, full: Option<io::ErrorKind>) {
+        if let Some(kind) = full {
+            self.pool.is_full(kind);
         }
     }
 
@@ -256,7 +256,7 @@ impl Shared {
                 WriteFault::Broken(SpillError::storage(StorageOp::Write, file.dir(), at, source))
             }
         });
-        let full = matches!(fault, Some(WriteFault::Full(_)));
+        let full = fault.as_ref().and_then(WriteFault::full);
         let mut state = self.lock();
         state.driving &= goes_on;
         state.core.wrote(job, Wrote { done: progress.done, fault }, clock::now());

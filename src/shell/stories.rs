@@ -300,7 +300,7 @@ fn c08_who_waits_for_slots_is_told_when_they_have_been_given_back() {
         }
     }
     pool.end_turn(1);
-    assert!(matches!(pool.grant(16, 2, &member), Grant::Full));
+    assert!(matches!(pool.grant(16, 2, &member), Grant::Full(_)));
     // A slot that comes free while nothing is given back; by and by that is given back too, and no look is due any more.
     pool.see_to(pool.free([SlotRun::one(0)].into_iter()));
     // Until then: a hole that is being punched while the gate closes would be taken for the next one.

@@ -180,6 +180,11 @@ impl SpillFile {
         self.geometry.slots_in_file(self.limit)
     }
 
+    /// Why it has no room for so many, if it has not.
+    pub(crate) fn too_large(&self, slots: u64) -> Option<io::Error> {
+        (self.slots() < slots).then(|| sys::too_large(self.limit))
+    }
+
     /// The right to write, for a whole job; `None` where each call asks for it, so that one encrypts while another is written.
     pub(crate) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
         self.cipher.is_none().then(|| self.wait_turn())

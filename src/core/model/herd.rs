@@ -77,7 +77,11 @@ impl Pooled {
                 assert!(self.line.first().is_none_or(|first| *first == id), "{id} is not next: {self:?}");
             }
             Answer::Full => {
-                self.budget.set_exhausted(!self.map.has_room());
+                if self.map.has_room() {
+                    self.budget.replenish();
+                } else {
+                    self.budget.exhaust(None);
+                }
                 self.queue.wait(id, &id);
                 if !self.line.contains(&id) {
                     self.line.push(id);
@@ -90,7 +94,7 @@ impl Pooled {
 
     pub(super) fn free(&mut self, run: SlotRun) {
         self.map.free(run);
-        self.budget.set_exhausted(false);
+        self.budget.replenish();
         if !self.queue.is_empty() {
             self.tellers.push(Teller::Looks);
         }

@@ -401,7 +401,7 @@ fn c08_a_writer_that_rather_fails_waits_for_memory_while_the_disk_has_room() {
     write_all(&mut core, 0);
     assert!(budget.take(budget.available(Purpose::Read) * 64, Purpose::Read), "others have the rest");
     assert_eq!(core.room().unwrap(), Room::Full, "the disk takes what others have");
-    budget.set_exhausted(true);
+    budget.exhaust(None);
     assert!(matches!(core.room(), Err(SpillError::DiskLimit { .. })));
 }
 

@@ -66,8 +66,20 @@ impl Platform for System {
 #[derive(Debug)]
 struct SystemFile(fs::File);
 
+/// Whether a file may be so long. Asked each time, for the limit may have been lowered since the file was made, and what passes it is
+/// ended by a signal.
+fn may_reach(len: u64) -> io::Result<()> {
+    imp::file_size_limit().filter(|&limit| len > limit).map_or(Ok(()), |limit| Err(too_large(limit)))
+}
+
+pub(crate) fn too_large(limit: u64) -> io::Error {
+    let problem = format!("no file of this process may be larger than {limit} bytes (RLIMIT_FSIZE)");
+    io::Error::new(io::ErrorKind::FileTooLarge, problem)
+}
+
 impl RawFile for SystemFile {
     fn write_at(&self, bufs: &[io::IoSlice<'_>], at: u64) -> io::Result<usize> {
+        may_reach(at.saturating_add(1))?;
         imp::write_at(&self.0, bufs, at)
     }
 
@@ -84,6 +96,7 @@ impl RawFile for SystemFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        may_reach(len)?;
         self.0.set_len(len)
     }
 }
