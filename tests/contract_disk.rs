@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use spillbuffer::{OnFull, SpillBuffer, SpillError, SpillPool, SpillReader, SpillWriter};
+use spillbuffer::{Builder, OnFull, SpillBuffer, SpillError, SpillPool, SpillReader, SpillWriter};
 
 use crate::support::*;
 
@@ -315,7 +315,7 @@ fn c08_the_file_size_limit_is_a_full_disk_and_no_death() {
             // Told to fail, it says what is full, whatever limit it was given.
             for disk in [None, Some(1 << 30)] {
                 let builder = scratch.builder(LIMIT).on_full(OnFull::Fail);
-                let builder = disk.into_iter().fold(builder, |builder, disk| builder.disk_limit(disk));
+                let builder = disk.into_iter().fold(builder, Builder::disk_limit);
                 let (mut writer, mut reader) = builder.build().unwrap().into_split();
                 let (at, error) = fill_up(&mut writer, 0);
                 let error = error.unwrap();

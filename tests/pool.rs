@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use spillbuffer::{SpillError, SpillPool, SpillReader, SpillWriter};
+use spillbuffer::{Builder, SpillError, SpillPool, SpillReader, SpillWriter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn pattern(stream: u64, offset: u64, len: usize) -> Vec<u8> {
@@ -342,8 +342,7 @@ fn c06_a_full_pool_says_whose_limits_are_used_up() {
     let pool = SpillPool::builder().memory_limit(2 << 20).disk_limit(4 << 20).temp_dir(scratch.path());
     let pool = pool.on_full(spillbuffer::OnFull::Fail).build().unwrap();
     let fill = |memory: usize, disk: Option<u64>| {
-        let builder =
-            disk.into_iter().fold(pool.builder().memory_limit(memory), |builder, disk| builder.disk_limit(disk));
+        let builder = disk.into_iter().fold(pool.builder().memory_limit(memory), Builder::disk_limit);
         let (mut writer, reader) = builder.build().unwrap().into_split();
         let (at, error) = support::fill_up_until_told(&mut writer, 0);
         assert_eq!(error.kind(), std::io::ErrorKind::QuotaExceeded);

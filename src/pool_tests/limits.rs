@@ -2,7 +2,10 @@
 
 use std::{
     error::Error,
-    io::Write,
+    io::{
+        ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull},
+        Write,
+    },
     pin::Pin,
     sync::{
         Arc,
@@ -73,7 +76,7 @@ fn c06_min_free_space_is_a_full_disk_that_names_what_is_free() {
         let error = write_all(writer, 1, 3 * MIB).join().unwrap().unwrap_err();
         // What lies between the two is less than a slot.
         assert!(matches!(error, SpillError::DiskLimit { limit: None, source: Some(_), .. }), "{error:?}");
-        assert_eq!(std::io::Error::from(error.clone()).kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(std::io::Error::from(error.clone()).kind(), StorageFull);
         let text = error.source().unwrap().to_string();
         assert_eq!(text, "70000 bytes are free in /space, and min_free_space keeps 10000");
         let (bytes, end) = read_all(reader, 1);
@@ -161,13 +164,25 @@ fn c06_free_space_is_asked_for_as_the_file_grows_and_not_by_each_call() {
 /// waits, and had got no block yet, waited for ever. Only those who had something to write were told.
 #[test]
 fn c08_a_full_disk_is_told_to_one_that_fails_also_where_it_holds_nothing() {
-    for by_writing in [false, true] {
-        let hooked = Hooked::new(Scripted::default(), move |call| match call {
-            Call::Space if !by_writing => Act::Space(0, 1 << 40),
-            Call::Write { .. } if by_writing => Act::Fail(std::io::ErrorKind::StorageFull.into()),
+    #[derive(Clone, Copy, PartialEq)]
+    enum Full {
+        Space,
+        Write,
+        FileSize,
+    }
+    for (what, kind, why) in [
+        (Full::Space, StorageFull, "there was no room for another stream of the pool"),
+        (Full::Write, QuotaExceeded, "there was no room for another stream of the pool"),
+        (Full::FileSize, FileTooLarge, "no file of this process may be larger than 1 bytes (RLIMIT_FSIZE)"),
+    ] {
+        let platform = Scripted { file_size_limit: (what == Full::FileSize).then_some(1), ..Scripted::default() };
+        let hooked = Hooked::new(platform, move |call| match call {
+            Call::Space if what == Full::Space => Act::Space(0, 1 << 40),
+            Call::Write { .. } if what == Full::Write => Act::Fail(kind.into()),
             _ => Act::Go,
         });
-        let pool = SpillPool::builder().memory_limit(512 * KIB).temp_dir("/full").build_on(hooked).unwrap();
+        let pool = SpillPool::builder().memory_limit(512 * KIB).disk_limit(1 << 30).temp_dir("/full");
+        let pool = pool.build_on(hooked).unwrap();
         with_pool(&pool.clone(), move || {
             let mut others: Vec<_> = (0..8).map(|_| pool.buffer().into_split()).collect();
             let piece = vec![1; BLOCK];
@@ -180,7 +195,11 @@ fn c08_a_full_disk_is_told_to_one_that_fails_also_where_it_holds_nothing() {
             let failing = pool.builder().on_full(OnFull::Fail).build().unwrap();
             let (writer, _reader) = failing.into_split();
             let error = writer.into_blocking().write_all(&piece).unwrap_err();
-            assert!(matches!(ours(&error), SpillError::DiskLimit { .. }), "{error:?}");
+            assert_eq!(error.kind(), kind);
+            // Of another's error only what it was.
+            assert_eq!(ours(&error).source().unwrap().to_string(), why);
+            let text = "no room at offset 0: the pool's memory_limit of 524288 bytes is used up and the ";
+            assert!(error.to_string().starts_with(text), "{error}");
             assert!(others.iter_mut().all(|(writer, _)| !try_write(writer, &piece)), "they wait, as they were told to");
         });
     }
