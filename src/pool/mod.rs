@@ -272,13 +272,12 @@ impl Pool {
             Answer::AskSpace => Grant::AskSpace,
             Answer::Busy => Grant::Busy,
             Answer::Full => {
-                let full = !disk.slots.has_room();
-                let by = if full { file.too_large(self.limits.slots).map(Arc::new) } else { None };
+                let by = file.too_large(self.limits.slots).map(Arc::new);
                 if let Some(shared) = &self.shared {
-                    if full {
-                        shared.budget.exhaust(by.clone());
-                    } else {
+                    if disk.slots.has_room() {
                         shared.budget.replenish();
+                    } else {
+                        shared.budget.exhaust(by.clone());
                     }
                     disk.queue.wait(id, member);
                 }
