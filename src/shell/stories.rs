@@ -61,10 +61,6 @@ impl Platform for Gates {
     fn free_space(&self, _: &Path) -> io::Result<(u64, u64)> {
         Ok((u64::MAX, u64::MAX))
     }
-
-    fn file_size_limit(&self) -> Option<u64> {
-        None
-    }
 }
 
 impl RawFile for GatedFile {
@@ -90,6 +86,10 @@ impl RawFile for GatedFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
+    }
+
+    fn size_limit(&self) -> Option<u64> {
+        self.file.size_limit()
     }
 }
 

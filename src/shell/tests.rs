@@ -595,10 +595,6 @@ impl Platform for Hung {
     fn free_space(&self, path: &std::path::Path) -> std::io::Result<(u64, u64)> {
         self.disk.free_space(path)
     }
-
-    fn file_size_limit(&self) -> Option<u64> {
-        None
-    }
 }
 
 impl RawFile for HungFile {
@@ -621,6 +617,10 @@ impl RawFile for HungFile {
 
     fn set_len(&self, len: u64) -> std::io::Result<()> {
         self.file.set_len(len)
+    }
+
+    fn size_limit(&self) -> Option<u64> {
+        self.file.size_limit()
     }
 }
 

@@ -56,8 +56,8 @@ pub(crate) struct SpillFile {
     raw: Box<dyn RawFile>,
     dir: PathBuf,
     geometry: Geometry,
-    /// The file's length, and how far it may grow.
     len: Mutex<u64>,
+    /// How far it might grow when it was made.
     limit: u64,
     reads_cached: AtomicBool,
     turn: Mutex<()>,
@@ -158,7 +158,7 @@ impl SpillFile {
         let dir = place.choose(platform, offset)?;
         let raw =
             platform.create(&dir).map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
-        let limit = platform.file_size_limit().unwrap_or(u64::MAX).min(i64::MAX as u64);
+        let limit = raw.size_limit().unwrap_or(u64::MAX).min(i64::MAX as u64);
         Ok(Self {
             raw,
             dir,
@@ -182,7 +182,7 @@ impl SpillFile {
 
     /// Why it has no room for so many, if it has not.
     pub(crate) fn too_large(&self, slots: u64) -> Option<io::Error> {
-        (self.slots() < slots).then(|| sys::too_large(self.limit))
+        (self.slots() < slots).then(|| too_large(self.limit))
     }
 
     /// The right to write, for a whole job; `None` where each call asks for it, so that one encrypts while another is written.
@@ -454,13 +454,19 @@ impl SpillFile {
         Punched::Gone
     }
 
+    /// Makes the file long enough for what is written next.
     fn grow(&self, run: SlotRun) -> io::Result<()> {
         let end = self.geometry.file_len(run.end());
+        // Asked each time: it may have been lowered, and a write beyond it is ended by a signal, as long as the file may be already.
+        let limit = self.raw.size_limit().unwrap_or(u64::MAX).min(self.limit);
+        if end > limit {
+            return Err(too_large(limit));
+        }
         let mut len = self.len.lock().unwrap_or_else(PoisonError::into_inner);
         if end <= *len {
             return Ok(());
         }
-        let ahead = end.saturating_add(GROW).min(self.limit).max(end);
+        let ahead = end.saturating_add(GROW).min(limit);
         *len = match self.raw.set_len(ahead) {
             Ok(()) => ahead,
             // The file system may know a limit of its own.
@@ -510,6 +516,11 @@ fn seal_into(
         into = rest;
     }
     Ok(())
+}
+
+fn too_large(limit: u64) -> io::Error {
+    let problem = format!("no file of this process may be larger than {limit} bytes (RLIMIT_FSIZE)");
+    io::Error::new(io::ErrorKind::FileTooLarge, problem)
 }
 
 /// Whether this is about space: the disk limit reached early.

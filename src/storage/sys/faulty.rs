@@ -75,10 +75,6 @@ impl<P: Platform> Platform for Faulty<P> {
     fn free_space(&self, path: &Path) -> io::Result<(u64, u64)> {
         self.platform.free_space(path)
     }
-
-    fn file_size_limit(&self) -> Option<u64> {
-        self.platform.file_size_limit()
-    }
 }
 
 #[derive(Debug)]
@@ -153,6 +149,10 @@ impl RawFile for FaultyFile {
             _ => self.file.set_len(len),
         }
     }
+
+    fn size_limit(&self) -> Option<u64> {
+        self.file.size_limit()
+    }
 }
 
 /// A disk in memory. Every other cached read has to wait, so that both ways of reading are taken; unless all are `cached`.
@@ -166,7 +166,7 @@ pub(crate) struct Scripted {
 
 impl Platform for Scripted {
     fn create(&self, _: &Path) -> io::Result<Box<dyn RawFile>> {
-        Ok(Box::new(ScriptedFile { cached: self.cached, ..ScriptedFile::default() }))
+        Ok(Box::new(ScriptedFile { cached: self.cached, limit: self.file_size_limit, ..ScriptedFile::default() }))
     }
 
     fn memory_backed(&self, _: &Path) -> io::Result<Option<&'static str>> {
@@ -176,15 +176,12 @@ impl Platform for Scripted {
     fn free_space(&self, _: &Path) -> io::Result<(u64, u64)> {
         Ok((self.free_space.unwrap_or(u64::MAX), u64::MAX))
     }
-
-    fn file_size_limit(&self) -> Option<u64> {
-        self.file_size_limit
-    }
 }
 
 #[derive(Debug, Default)]
 struct ScriptedFile {
     cached: bool,
+    limit: Option<u64>,
     bytes: Mutex<Vec<u8>>,
     cached_reads: AtomicUsize,
 }
@@ -233,5 +230,9 @@ impl RawFile for ScriptedFile {
 
     fn set_len(&self, _: u64) -> io::Result<()> {
         Ok(())
+    }
+
+    fn size_limit(&self) -> Option<u64> {
+        self.limit
     }
 }

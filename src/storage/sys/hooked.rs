@@ -118,10 +118,6 @@ impl<P: Platform> Platform for Hooked<P> {
             act => done(act).and_then(|()| self.platform.free_space(path)),
         }
     }
-
-    fn file_size_limit(&self) -> Option<u64> {
-        self.platform.file_size_limit()
-    }
 }
 
 struct HookedFile {
@@ -218,5 +214,9 @@ impl RawFile for HookedFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         done((self.hook)(&Call::SetLen))?;
         self.file.set_len(len)
+    }
+
+    fn size_limit(&self) -> Option<u64> {
+        self.file.size_limit()
     }
 }

@@ -28,6 +28,8 @@ pub(crate) trait RawFile: Send + Sync + fmt::Debug {
     /// Gives a part of the file back to the file system; it reads as zeros then.
     fn punch(&self, at: u64, len: u64) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// How long this process may make a file now, in bytes. Exceeding it would kill the process.
+    fn size_limit(&self) -> Option<u64>;
 }
 
 /// What is asked before there is a file.
@@ -38,8 +40,6 @@ pub(crate) trait Platform: Send + Sync + fmt::Debug {
     fn memory_backed(&self, path: &Path) -> io::Result<Option<&'static str>>;
     /// How many bytes of the file system at `path` may still be used, and how many it has.
     fn free_space(&self, path: &Path) -> io::Result<(u64, u64)>;
-    /// The largest file that this process may write, in bytes. Exceeding it would kill the process.
-    fn file_size_limit(&self) -> Option<u64>;
 }
 
 #[derive(Debug)]
@@ -57,29 +57,13 @@ impl Platform for System {
     fn free_space(&self, path: &Path) -> io::Result<(u64, u64)> {
         imp::free_space(path)
     }
-
-    fn file_size_limit(&self) -> Option<u64> {
-        imp::file_size_limit()
-    }
 }
 
 #[derive(Debug)]
 struct SystemFile(fs::File);
 
-/// Whether a file may be so long. Asked each time, for the limit may have been lowered since the file was made, and what passes it is
-/// ended by a signal.
-fn may_reach(len: u64) -> io::Result<()> {
-    imp::file_size_limit().filter(|&limit| len > limit).map_or(Ok(()), |limit| Err(too_large(limit)))
-}
-
-pub(crate) fn too_large(limit: u64) -> io::Error {
-    let problem = format!("no file of this process may be larger than {limit} bytes (RLIMIT_FSIZE)");
-    io::Error::new(io::ErrorKind::FileTooLarge, problem)
-}
-
 impl RawFile for SystemFile {
     fn write_at(&self, bufs: &[io::IoSlice<'_>], at: u64) -> io::Result<usize> {
-        may_reach(at.saturating_add(1))?;
         imp::write_at(&self.0, bufs, at)
     }
 
@@ -96,7 +80,10 @@ impl RawFile for SystemFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        may_reach(len)?;
         self.0.set_len(len)
+    }
+
+    fn size_limit(&self) -> Option<u64> {
+        imp::file_size_limit()
     }
 }
