@@ -305,6 +305,23 @@ fn a_pool_whose_options_are_as_large_as_can_be_works() {
     within(stream(1));
     support::eventually("the file is closed", || scratch.open_files().is_empty());
     assert_eq!((pool.stats().memory_held, pool.stats().file_bytes), (0, 0));
+
+    // Where streams wait for each other's memory, upkeep comes before there is anything to give back.
+    let builder = SpillPool::builder().memory_limit(512 << 10).retain(u64::MAX);
+    let pool = builder.temp_dir(scratch.path()).build().unwrap();
+    within(async {
+        let mut readers = Vec::new();
+        for number in 0..16 {
+            let (mut writer, reader) = pool.buffer().into_split();
+            writer.write_all(&pattern(number, 0, 1 << 20)).await.unwrap();
+            readers.push((number, writer, reader));
+        }
+        for (number, writer, reader) in readers {
+            writer.finish().unwrap();
+            assert_eq!(drain(number, reader).await, 1 << 20);
+        }
+    });
+    support::eventually("the file is closed", || scratch.open_files().is_empty());
 }
 
 /// Descriptors do not grow with the streams.
