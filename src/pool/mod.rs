@@ -8,7 +8,11 @@ mod queue;
 mod slots;
 mod upkeep;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::slots::Punch;
@@ -238,7 +242,7 @@ impl Pool {
     pub(crate) fn memory_came(&self) {
         let Some(shared) = &self.shared else { return };
         for member in shared.members.served(&shared.budget) {
-            member.memory_came();
+            told(|| member.memory_came());
         }
     }
 
@@ -248,7 +252,7 @@ impl Pool {
         let Some(shared) = &self.shared else { return false };
         let mut any = false;
         for member in shared.members.to_ask(AT_ONCE) {
-            any |= member.squeeze();
+            any |= told(|| member.squeeze());
         }
         any
     }
@@ -314,7 +318,7 @@ impl Pool {
             let disk = self.lock();
             let Some((ticket, first)) = disk.queue.next(&disk.slots) else { return };
             drop(disk);
-            if first.upgrade().is_some_and(Member::slots_came) {
+            if told(|| first.upgrade().is_some_and(Member::slots_came)) {
                 return;
             }
             let gone = self.lock().queue.skip(ticket);
@@ -476,5 +480,83 @@ impl Pool {
             }))
         });
         disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a member says when it is told. It may be the last share of a buffer, and so of a user's error, whose drop may panic: those who
+/// come after it are told all the same.
+fn told<T: Default>(call: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{options::Settings, storage::sys::faulty::Scripted, sync::atomic::AtomicUsize};
+
+    /// Counts how often it is told something, and may panic then.
+    struct One {
+        told: AtomicUsize,
+        panics: bool,
+    }
+
+    impl One {
+        fn is_told(&self) -> bool {
+            self.told.fetch_add(1, Ordering::SeqCst);
+            // Without a word from the panic hook.
+            if self.panics {
+                std::panic::resume_unwind(Box::new("as planned"));
+            }
+            true
+        }
+    }
+
+    impl Member for One {
+        fn memory_came(self: Arc<Self>) {
+            self.is_told();
+        }
+
+        fn slots_came(self: Arc<Self>) -> bool {
+            self.is_told()
+        }
+
+        fn squeeze(self: Arc<Self>) -> bool {
+            self.is_told()
+        }
+
+        fn stats(&self) -> SpillStats {
+            SpillStats::default()
+        }
+    }
+
+    #[test]
+    fn c08_a_member_that_panics_when_it_is_told_keeps_no_other_from_being_told() {
+        let settings = Settings { disk_limit: Some(100_000), ..Settings::default() };
+        let options = settings.check().unwrap();
+        let pool = Pool::shared(&options, Arc::new(Scripted::default()), 0, MinFreeSpace::Bytes(0));
+        let members = [true, false].map(|panics| Arc::new(One { told: AtomicUsize::new(0), panics }));
+        let told = || [0, 1].map(|i| members[i].told.swap(0, Ordering::SeqCst));
+        let weak = |i: usize| -> Weak<dyn Member> { Arc::downgrade(&(Arc::clone(&members[i]) as Arc<dyn Member>)) };
+        for i in 0..2 {
+            pool.join(i as u64, || weak(i));
+            pool.shared.as_ref().unwrap().members.wait(i as u64, Purpose::Write);
+        }
+        pool.memory_came();
+        assert_eq!(told(), [1, 1]);
+        assert!(pool.squeeze());
+        assert_eq!(told(), [1, 1]);
+
+        pool.create_file(0).unwrap();
+        let mut runs = Vec::new();
+        while let Grant::Slots(run, _) = pool.grant(16, 7, &weak(0)) {
+            runs.push(run);
+        }
+        pool.end_turn(7);
+        for i in 0..2 {
+            assert!(matches!(pool.grant(1, i as u64, &weak(i)), Grant::Full(_)));
+        }
+        pool.see_to(pool.free(runs.into_iter()));
+        assert_eq!(told(), [1, 1]);
+        assert_eq!(pool.queue(), [1], "it is this one's turn");
     }
 }
