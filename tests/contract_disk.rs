@@ -376,6 +376,56 @@ fn c08_a_file_size_limit_that_is_lowered_under_the_file_is_a_full_disk_too() {
     );
 }
 
+/// What was free above it was tried over and over, and a write of which only the end lay above it was refused whole.
+#[test]
+fn c08_all_that_is_free_below_a_lowered_file_size_limit_is_used() {
+    in_child(
+        "c08_all_that_is_free_below_a_lowered_file_size_limit_is_used",
+        |_| {},
+        || {
+            let limit = |bytes| setrlimit(Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+            let scratch = Scratch::new();
+            let pool =
+                || SpillPool::builder().temp_dir(scratch.path()).min_free_space(0).retain(2 << 20).build().unwrap();
+            let high = pool();
+            let split = |memory, disk, on_full| {
+                high.builder().memory_limit(memory).disk_limit(disk).on_full(on_full).build().unwrap().into_split()
+            };
+            let (mut low, mut reader) = split(MIB, 30 << 20, OnFull::Wait);
+            let (at, _) = fill_up(&mut low, 0);
+            let mut above = split(MIB, 30 << 20, OnFull::Wait);
+            fill_up(&mut above.0, 0);
+            // What stays warm lies above the limit, and below it there are holes.
+            drop(above);
+            eventually("it is given back", || high.stats().file_bytes < 33 << 20);
+            read_pattern(&mut reader, 0, 25 * MIB);
+            eventually("it is given back", || high.stats().file_bytes < 10 << 20);
+            limit(Some(30 << 20));
+            let (mut failing, mut others) = split(MIB, 22 << 20, OnFull::Fail);
+            let (end, error) = fill_up_until_told(&mut failing, 0);
+            assert!(others.stats().spilled > 21 << 20, "{error}: {:?}", others.stats());
+            assert!(error.to_string().ends_with("so is disk_limit of 23068672 bytes"), "{error}");
+            assert!(matches!(everything_then_an_error(&mut others, end), SpillError::DiskLimit { .. }));
+            low.finish().unwrap();
+            assert_eq!(read_to_end(&mut reader, 25 << 20).0, at);
+
+            // As much as of a file that was made under it.
+            let (mut writer, mut reader) = split(4 * MIB, 64 << 20, OnFull::Wait);
+            limit(Some(1_000_000));
+            let (mut at, _) = fill_up(&mut writer, 0);
+            let spilled = reader.stats().spilled;
+            assert!(spilled > 850_000, "{spilled}");
+            // One that is raised again counts when somebody asks again.
+            limit(None);
+            read_pattern(&mut reader, 0, 3 * MIB);
+            at = fill_up(&mut writer, at).0;
+            assert!(at > 64 << 20, "{at}");
+            writer.finish().unwrap();
+            assert_eq!(read_to_end(&mut reader, 3 << 20).0, at);
+        },
+    );
+}
+
 #[test]
 fn c08_a_file_size_limit_without_room_for_a_slot_leaves_a_pipe_of_memory() {
     in_child(

@@ -38,11 +38,14 @@ impl Extents {
         self.put_run(first, count);
     }
 
-    /// Takes `count` slots from the lowest run that has as many.
-    pub(crate) fn take_lowest(&mut self, count: u64) -> Option<SlotRun> {
+    /// Takes `count` slots from the lowest run that has as many below `end`.
+    pub(crate) fn take_lowest(&mut self, count: u64, end: u64) -> Option<SlotRun> {
         self.longest().filter(|longest| longest.count >= count)?;
-        let (&first, _) = self.runs.iter().find(|&(_, &len)| len >= count)?;
+        let (&first, _) = self.runs.range(..end).find(|&(_, &len)| len >= count)?;
         let run = SlotRun::new(first, count);
+        if run.end() > end {
+            return None;
+        }
         self.remove(run);
         Some(run)
     }
@@ -50,6 +53,16 @@ impl Extents {
     /// The longest run; of several the one with the highest numbers.
     pub(crate) fn longest(&self) -> Option<SlotRun> {
         self.by_length.last().map(|&(count, first)| SlotRun::new(first, count))
+    }
+
+    /// The longest of what there is below `end`, likewise.
+    pub(crate) fn longest_below(&self, end: u64) -> Option<SlotRun> {
+        let longest = self.longest()?;
+        if longest.end() <= end {
+            return Some(longest);
+        }
+        let below = self.runs.range(..end).map(|(&first, &count)| SlotRun::new(first, count.min(end - first)));
+        below.max_by_key(|run| run.count)
     }
 
     /// Takes out those slots of `range` that are in the set, and hands them out as runs.
@@ -124,12 +137,20 @@ mod tests {
                         prop_assert_eq!(taken, inside);
                         model.retain(|slot| !(first..run.end()).contains(slot));
                     }
-                    _ => if let Some(taken) = extents.take_lowest(count) {
-                        for slot in taken.first..taken.end() {
+                    _ => {
+                        let runs = (0..first).filter(|&from| (from..from + count).all(|slot| model.contains(&slot)));
+                        let lowest = runs.clone().find(|from| from + count <= first);
+                        let taken = extents.take_lowest(count, first);
+                        prop_assert_eq!(taken, lowest.map(|from| SlotRun::new(from, count)));
+                        for slot in taken.into_iter().flat_map(|taken| taken.first..taken.end()) {
                             prop_assert!(model.remove(&slot));
                         }
-                    },
+                    }
                 }
+                let longest = (0..first).map(|from| (from..first).take_while(|slot| model.contains(slot)).count()).max();
+                let below = extents.longest_below(first);
+                prop_assert_eq!(below.map_or(0, |run| run.count), longest.unwrap_or(0) as u64);
+                prop_assert!(below.is_none_or(|run| run.end() <= first && extents.count_in(run) == run.count));
                 prop_assert_eq!(extents.total(), model.len() as u64);
                 prop_assert_eq!(extents.longest().map(|run| run.count), extents.runs.values().copied().max());
                 prop_assert_eq!(extents.by_length.len(), extents.runs.len());

@@ -265,7 +265,13 @@ impl Pool {
         let disk = &mut *guard;
         let Some(file) = disk.file.clone() else { return Grant::NoFile };
         disk.upkeep.active_at = clock::now();
-        match disk.queue.ask(id, &mut disk.slots, want, &mut disk.spare) {
+        let mut answer = disk.queue.ask(id, &mut disk.slots, want, &mut disk.spare);
+        if matches!(answer, Answer::Full) && disk.slots.limit() < self.limits.slots {
+            // The file-size limit may have been raised since.
+            disk.slots.set_limit(self.limits.slots.min(file.slots()));
+            answer = disk.queue.ask(id, &mut disk.slots, want, &mut disk.spare);
+        }
+        match answer {
             Answer::Slots(run) => {
                 if let Some(budget) = self.budget() {
                     budget.replenish();
@@ -339,7 +345,7 @@ impl Pool {
         let cipher = self.make_cipher(offset)?;
         let file = SpillFile::create(self.platform(), &self.place, self.geometry, cipher, offset)?;
         let mut disk = self.lock();
-        disk.slots.lower_limit(file.slots());
+        disk.slots.set_limit(self.limits.slots.min(file.slots()));
         disk.file = Some(Arc::new(file));
         disk.upkeep.active_at = clock::now();
         // What it was made for may be over by now: it must not stay for ever.
@@ -384,6 +390,16 @@ impl Pool {
         let dir = file.dir().display();
         let problem = format!("{free} bytes are free in {dir}, and min_free_space keeps {min}");
         Err(io::Error::new(io::ErrorKind::StorageFull, problem))
+    }
+
+    /// A write was refused for the file's size. Whether that is for a limit of the process that was lowered: no slots above it are granted
+    /// from now on.
+    pub(crate) fn lower_limit(&self, run: SlotRun) -> bool {
+        let mut disk = self.lock();
+        let Some(file) = disk.file.clone() else { return false };
+        let slots = file.slots();
+        disk.slots.set_limit(self.limits.slots.min(slots));
+        run.end() > slots
     }
 
     /// The file system has no room, whatever the limit says: those who would wait for others to spill are told. Of what kind, for the

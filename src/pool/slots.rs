@@ -47,7 +47,11 @@ impl SlotMap {
 
     /// Whether a slot could be granted.
     pub(crate) fn has_room(&self) -> bool {
-        self.live + self.punching < self.max
+        if self.high <= self.max {
+            return self.live + self.punching < self.max;
+        }
+        let below = SlotRun::new(0, self.max);
+        self.warm.count_in(below) + self.holes.count_in(below) > 0
     }
 
     /// Up to `want` adjacent slots; `None` when there is none at all. Fewer than that where the rest would
@@ -56,7 +60,7 @@ impl SlotMap {
         let fresh = self.max.saturating_sub(self.high);
         let run = if let Some(run) = self.take_warm(want) {
             run
-        } else if let Some(run) = self.holes.take_lowest(want) {
+        } else if let Some(run) = self.holes.take_lowest(want, self.max) {
             let (run, rest) = self.geometry.well_placed(run);
             self.holes.insert(rest);
             run
@@ -65,8 +69,8 @@ impl SlotMap {
             self.extend(self.geometry.well_placed(run).0.count)
         } else {
             // Fewer than wanted: the most that lies together.
-            let warm = self.warm.longest();
-            let hole = self.holes.longest();
+            let warm = self.warm.longest_below(self.max);
+            let hole = self.holes.longest_below(self.max);
             let best = warm.into_iter().chain(hole).max_by_key(|run| run.count).filter(|run| run.count >= fresh);
             match best {
                 Some(run) => {
@@ -87,9 +91,13 @@ impl SlotMap {
         self.warm.insert(run);
     }
 
-    /// Lowers the number of slots that there may be, to what a file of this size can have.
-    pub(crate) fn lower_limit(&mut self, slots: u64) {
-        self.max = self.max.min(slots);
+    /// How many slots there may be. Those above a limit that was lowered are granted no more.
+    pub(crate) fn set_limit(&mut self, slots: u64) {
+        self.max = slots;
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.max
     }
 
     pub(crate) fn live(&self) -> u64 {
@@ -170,7 +178,7 @@ impl SlotMap {
     }
 
     fn take_warm(&mut self, want: u64) -> Option<SlotRun> {
-        let (run, rest) = self.geometry.well_placed(self.warm.take_lowest(want)?);
+        let (run, rest) = self.geometry.well_placed(self.warm.take_lowest(want, self.max)?);
         self.warm.insert(rest);
         Some(run)
     }
@@ -221,6 +229,36 @@ mod tests {
             granted += run.count;
         }
         assert_eq!(granted, 50);
+    }
+
+    /// What was free above a lowered limit was granted over and over, and what was free below it was not.
+    #[test]
+    fn c08_below_a_limit_that_is_lowered_all_is_granted_and_nothing_above() {
+        for holes in [false, true] {
+            let mut map = map(100);
+            while map.grant(7).is_some() {}
+            for slot in (0..100).filter(|slot| slot % 10 < 6) {
+                map.free(SlotRun::one(slot));
+            }
+            while holes && let Some(punch) = map.next_punch(0, 1, 100) {
+                map.punched(punch, true);
+            }
+            map.set_limit(52);
+            let mut granted = Vec::new();
+            while let Some(run) = map.grant(4) {
+                assert!(map.limit() == 52 && run.end() <= 52, "{run:?}");
+                granted.extend(run.first..run.end());
+            }
+            granted.sort_unstable();
+            assert!(granted.into_iter().eq((0..52).filter(|slot| slot % 10 < 6)));
+            assert!(!map.has_room());
+            map.free(SlotRun::one(77));
+            assert!(!map.has_room());
+            map.free(SlotRun::one(51));
+            assert!(map.has_room() && map.grant_warm(1) == Some(SlotRun::one(51)));
+            map.set_limit(100);
+            assert_eq!(map.grant(6), Some(SlotRun::new(60, 6)));
+        }
     }
 
     #[test]

@@ -249,12 +249,16 @@ impl Shared {
     /// `goes_on`: the caller looks what is next for this one; else it is queued again if there is something.
     fn did_write(self: &Arc<Self>, job: WriteJob, progress: Progress<io::Error>, file: &SpillFile, goes_on: bool) {
         let at = job.blocks.get(progress.done).map_or(0, |(start, _)| *start);
-        let fault = progress.fault.map(|source| {
-            if is_full(&source) {
+        let fault = progress.fault.and_then(|source| {
+            if source.kind() == io::ErrorKind::FileTooLarge && self.pool.lower_limit(job.run) {
+                // What was not written goes where it may.
+                return None;
+            }
+            Some(if is_full(&source) {
                 WriteFault::Full(Arc::new(source))
             } else {
                 WriteFault::Broken(SpillError::storage(StorageOp::Write, file.dir(), at, source))
-            }
+            })
         });
         let full = fault.as_ref().and_then(WriteFault::full);
         let mut state = self.lock();

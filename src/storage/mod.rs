@@ -57,8 +57,6 @@ pub(crate) struct SpillFile {
     dir: PathBuf,
     geometry: Geometry,
     len: Mutex<u64>,
-    /// How far it might grow when it was made.
-    limit: u64,
     reads_cached: AtomicBool,
     turn: Mutex<()>,
     /// Where what is written is encrypted.
@@ -158,13 +156,11 @@ impl SpillFile {
         let dir = place.choose(platform, offset)?;
         let raw =
             platform.create(&dir).map_err(|source| SpillError::storage(StorageOp::Create, &dir, offset, source))?;
-        let limit = raw.size_limit().unwrap_or(u64::MAX).min(i64::MAX as u64);
         Ok(Self {
             raw,
             dir,
             geometry,
             len: Mutex::new(0),
-            limit,
             reads_cached: AtomicBool::new(true),
             turn: Mutex::new(()),
             cipher,
@@ -175,14 +171,19 @@ impl SpillFile {
         &self.dir
     }
 
-    /// How many slots the process's file-size limit leaves room for.
+    /// How many slots the process's file-size limit leaves room for now.
     pub(crate) fn slots(&self) -> u64 {
-        self.geometry.slots_in_file(self.limit)
+        self.geometry.slots_in_file(self.limit())
     }
 
     /// Why it has no room for so many, if it has not.
     pub(crate) fn too_large(&self, slots: u64) -> Option<io::Error> {
-        (self.slots() < slots).then(|| too_large(self.limit))
+        let limit = self.limit();
+        (self.geometry.slots_in_file(limit) < slots).then(|| too_large(limit))
+    }
+
+    fn limit(&self) -> u64 {
+        self.raw.size_limit().unwrap_or(u64::MAX).min(i64::MAX as u64)
     }
 
     /// The right to write, for a whole job; `None` where each call asks for it, so that one encrypts while another is written.
@@ -458,7 +459,7 @@ impl SpillFile {
     fn grow(&self, run: SlotRun) -> io::Result<()> {
         let end = self.geometry.file_len(run.end());
         // Asked each time: it may have been lowered, and a write beyond it is ended by a signal, as long as the file may be already.
-        let limit = self.raw.size_limit().unwrap_or(u64::MAX).min(self.limit);
+        let limit = self.limit();
         if end > limit {
             return Err(too_large(limit));
         }
