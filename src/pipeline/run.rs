@@ -89,8 +89,9 @@ impl<'a, D: Drain> Run<'a, D> {
     /// Fails with [`Interrupted::Deadline`] where it has not ended within this time, from the first poll on.
     ///
     /// This and the other limits on time are kept on tokio's clock, so that a test may pause it, and on one of the crate's own where
-    /// there is no runtime, or one without time. (In the latter tokio panics when it is asked for some, which cannot be found out
-    /// before. That is caught, and a hook for panics is told of it; a process that is built with `panic = "abort"` ends there.)
+    /// there is no runtime, or one without time; only where no thread can be started for that one they are not kept. (In a runtime
+    /// without time tokio panics when it is asked for some, which cannot be found out before. That is caught, and a hook for panics
+    /// is told of it; a process that is built with `panic = "abort"` ends there.)
     pub fn deadline(self, limit: Duration) -> Self {
         self.with(|engine| engine.deadline = Timer::new(limit))
     }
@@ -101,7 +102,7 @@ impl<'a, D: Drain> Run<'a, D> {
     }
 
     /// Fails with [`Interrupted::CloseTimeout`] where the sink's end takes longer than this, from the last byte on. Without being set
-    /// it is 30 seconds, for which tokio is not asked unless its clock is paused.
+    /// it is 30 seconds, for which tokio is not asked unless its clock is paused when that end begins.
     pub fn close_limit(self, limit: Duration) -> Self {
         self.with(|engine| engine.close = Timer::new(limit))
     }

@@ -2,6 +2,7 @@
 //! it, or on the crate's. Never wanted unless a limit is set, or the sink's end is waited for.
 
 use std::{
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
@@ -51,13 +52,13 @@ impl Timer {
     /// Ready with the limit when it is over; begins with the first call.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
         let Some(limit) = self.limit else { return Poll::Pending };
+        if matches!(self.wait, Wait::NotBegun) {
+            self.wait = Wait::begin(limit, self.set);
+        }
         ready!(match &mut self.wait {
+            Wait::NotBegun => Poll::Pending,
             Wait::Tokios(pause) => pause.poll(cx),
             Wait::Own(alarm) => alarm.poll(cx),
-            Wait::NotBegun => {
-                self.wait = Wait::begin(limit, self.set);
-                return self.poll(cx);
-            }
         });
         Poll::Ready(limit)
     }
@@ -79,17 +80,30 @@ impl Timer {
 
 impl Wait {
     fn begin(limit: Duration, set: bool) -> Self {
-        let mut pause = Pause::default();
-        if (set || is_steered()) && pause.begin(limit).is_ok() {
-            return Self::Tokios(pause);
+        let asks = set || is_steered();
+        if asks && let Some(tokios) = Self::tokios(limit) {
+            return tokios;
         }
-        let alarm = Alarm::default();
+        let alarm = Arc::new(Alarm::default());
         alarm.set(limit);
-        Self::Own(Arc::new(alarm))
+        // Without a thread there is no clock of our own, and tokio's may serve after all.
+        if alarm.arm(&mut alarm.lock()).is_err()
+            && !asks
+            && let Some(tokios) = Self::tokios(limit)
+        {
+            return tokios;
+        }
+        Self::Own(alarm)
+    }
+
+    /// None where there is no runtime, or one without time.
+    fn tokios(limit: Duration) -> Option<Self> {
+        let mut pause = Pause::default();
+        pause.begin(limit).ok().map(|()| Self::Tokios(pause))
     }
 }
 
-/// Whether tokio's time is not the system's: a test has paused it, and there is one.
+/// Whether tokio's time is not the system's: a test has paused it.
 fn is_steered() -> bool {
     let before = Instant::now();
     let told = now();
@@ -119,22 +133,34 @@ impl Alarm {
     }
 
     fn poll(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // The clock's thread takes this lock, and waits for nothing of a user's.
+        let waker = cx.waker().clone();
         let mut state = self.lock();
-        let now = clock::now();
-        if now >= state.due {
+        if clock::now() >= state.due {
             return Poll::Ready(());
         }
-        let waker = state.waker.replace(cx.waker().clone());
-        // Without a thread there is no clock to keep it with.
-        state.armed = state.armed || self.arm(&state, now);
+        let before = state.waker.replace(waker);
+        if !state.armed {
+            // Where it cannot be, whoever polls for another reason finds that it is time.
+            let _ = self.arm(&mut state);
+        }
         drop(state);
-        drop(waker);
+        drop(before);
         Poll::Pending
     }
 
-    fn arm(self: &Arc<Self>, state: &State, now: u64) -> bool {
+    /// # Errors
+    ///
+    /// The clock's thread cannot be started.
+    fn arm(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        #[cfg(test)]
+        if REFUSES.get() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let me: Weak<Self> = Arc::downgrade(self);
-        clock::call_at(state.due.min(now.saturating_add(STEP.as_nanos() as u64)), me).is_ok()
+        let armed = clock::call_at(next_call(state.due, clock::now()), me);
+        state.armed = armed.is_ok();
+        armed
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -142,11 +168,26 @@ impl Alarm {
     }
 }
 
+fn next_call(due: u64, now: u64) -> u64 {
+    due.min(now.saturating_add(STEP.as_nanos() as u64))
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The clock's thread cannot be started for what this one arms.
+    static REFUSES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 impl Tick for Alarm {
     fn tick(self: Arc<Self>, now: u64) {
         let mut state = self.lock();
-        state.armed = now < state.due && self.arm(&state, now);
-        let waker = if state.armed { None } else { state.waker.take() };
+        state.armed = false;
+        if now < state.due {
+            // The thread that does this is there.
+            let _ = self.arm(&mut state);
+            return;
+        }
+        let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
@@ -183,18 +224,42 @@ mod tests {
 
     #[test]
     fn what_waits_on_our_own_clock_is_called_in_steps_and_woken_once() {
-        let count = Arc::new(Count::default());
-        let waker = Waker::from(Arc::clone(&count));
+        let counts = [(); 2].map(|()| Arc::new(Count::default()));
+        let woken = || counts.each_ref().map(|count| count.0.load(SeqCst));
         let mut timer = Timer::usual(HOUR);
-        assert!(timer.poll(&mut Context::from_waker(&waker)).is_pending());
+        for count in &counts {
+            let waker = Waker::from(Arc::clone(count));
+            assert!(timer.poll(&mut Context::from_waker(&waker)).is_pending());
+        }
         let alarm = Arc::clone(alarm(&timer));
         let due = alarm.lock().due;
         assert!(alarm.lock().armed);
+        // The clock's queue has it.
+        assert_eq!(Arc::weak_count(&alarm), 1);
         Arc::clone(&alarm).tick(due - 1);
-        assert!(alarm.lock().armed, "nobody would call again");
-        assert_eq!(count.0.load(SeqCst), 0);
+        assert!(alarm.lock().armed);
+        assert_eq!((Arc::weak_count(&alarm), woken()), (2, [0, 0]), "nobody would call again");
         Arc::clone(&alarm).tick(due);
-        assert_eq!((alarm.lock().armed, count.0.load(SeqCst)), (false, 1));
+        assert_eq!((alarm.lock().armed, woken()), (false, [0, 1]), "the waker of the last poll");
+        // What is long gone does not stay in the queue for an hour.
+        assert_eq!(next_call(due, 7), 1_000_000_007);
+        assert_eq!(next_call(1_000_000_006, 7), 1_000_000_006);
+    }
+
+    #[test]
+    fn where_no_thread_can_be_started_tokio_is_asked_after_all() {
+        let mut cx = Context::from_waker(Waker::noop());
+        REFUSES.set(true);
+        for set in [false, true] {
+            let mut timer = Timer { set, ..Timer::new(HOUR) };
+            assert!(timer.poll(&mut cx).is_pending(), "there is no runtime either");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _inside = runtime.enter();
+        let mut timer = Timer::usual(HOUR);
+        assert!(timer.poll(&mut cx).is_pending());
+        assert!(matches!(timer.wait, Wait::Tokios(_)));
+        REFUSES.set(false);
     }
 
     #[test]
@@ -229,9 +294,15 @@ mod tests {
         for (paused, set) in [(false, false), (false, true), (true, false)] {
             let runtime = runtime(paused);
             let _inside = runtime.enter();
-            let mut timer = Timer { set, ..Timer::new(HOUR) };
-            assert!(timer.poll(&mut cx).is_pending());
-            assert_eq!(matches!(timer.wait, Wait::Tokios(_)), paused || set, "paused {paused}, set {set}");
+            let mut asks = || {
+                let mut timer = Timer { set, ..Timer::new(HOUR) };
+                timer.poll(&mut cx).is_pending() && matches!(timer.wait, Wait::Tokios(_))
+            };
+            assert_eq!(asks(), paused || set, "paused {paused}, set {set}");
+            if paused {
+                runtime.block_on(tokio::time::advance(HOUR));
+                assert!(asks(), "ahead of the system's time");
+            }
         }
     }
 }
