@@ -85,11 +85,11 @@ pub enum SpillError {
     /// ([`OnFull::Fail`](crate::OnFull::Fail)).
     #[non_exhaustive]
     DiskLimit {
-        /// The `disk_limit` in force, in bytes; `None` where none was set and the disk is full.
+        /// The `disk_limit` that is used up, in bytes; where there is a `source` the one in force, `None` where none was set.
         limit: Option<u64>,
-        /// Whether that is the pool's, which all of its buffers use up together.
+        /// Whether that is the pool's, for all of its buffers together.
         pool_limit: bool,
-        /// The `memory_limit` in force, in bytes.
+        /// The `memory_limit` that is used up, in bytes.
         memory_limit: usize,
         /// Whether that is the pool's, likewise.
         pool_memory_limit: bool,

@@ -286,6 +286,21 @@ fn c08_slots_that_are_being_given_back_are_waited_for_unless_nobody_can_tell_the
     assert!(matches!(core.room(), Err(SpillError::DiskLimit { .. })), "that moment would never be over");
 }
 
+/// What is due and never done would be asked for again and again.
+#[test]
+fn c08_a_full_disk_is_not_tried_again_where_nobody_can_tell_the_time() {
+    let mut core = core();
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    core.cannot_write(WriteFault::Full(Arc::new(io::ErrorKind::StorageFull.into())), 2_000_000);
+    settle(&mut core, 2_000_000);
+    assert!(core.deadline().is_some());
+    core.no_clock();
+    settle(&mut core, 2_000_000);
+    assert_eq!(core.deadline(), None);
+    assert!(core.disk.blocked_by().is_some() && !core.waits_for_slots(), "it is full as before");
+}
+
 /// A reader looked into an item for which there was no memory; before it said how much it took, the item was moved into blocks,
 /// and those to disk as one run. What it took ended within the second block of that run, and the first one was offered again: a panic.
 #[test]

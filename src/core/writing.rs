@@ -228,18 +228,19 @@ impl Core {
     }
 
     pub(super) fn refuse(&mut self) -> SpillError {
+        let source = if self.disk_takes_more() { self.memory.exhausted_by() } else { self.disk.blocked_by() };
         let pool = self.memory.lenders_limits();
-        // Its own limits count where they are what is reached: then the pool's may not be.
-        let of_memory = pool.filter(|_| self.next_block().is_some());
-        let own_disk = self.limits.disk.is_some() && self.disk.slots >= self.limits.slots;
-        let of_disk = pool.filter(|_| !own_disk);
+        // Its own limits are named where they are what is reached, or nothing of the kind is.
+        let pools_memory = pool.map(|pool| pool.memory).filter(|_| self.next_block().is_some());
+        let is_pools = source.is_none() && self.disk.slots < self.limits.slots;
+        let pools_disk = pool.and_then(|pool| pool.disk).filter(|_| is_pools || self.limits.disk.is_none());
         let error = SpillError::DiskLimit {
-            limit: of_disk.map_or(self.limits.disk, |pool| pool.disk),
-            pool_limit: of_disk.is_some(),
-            memory_limit: of_memory.map_or(self.limits.memory, |pool| pool.memory),
-            pool_memory_limit: of_memory.is_some(),
+            limit: pools_disk.or(self.limits.disk),
+            pool_limit: pools_disk.is_some(),
+            memory_limit: pools_memory.unwrap_or(self.limits.memory),
+            pool_memory_limit: pools_memory.is_some(),
             offset: self.cursor.written,
-            source: if self.disk_takes_more() { self.memory.exhausted_by() } else { self.disk.blocked_by() },
+            source,
         };
         // Never refused: the writer was open.
         let _ = self.fail(error.clone());

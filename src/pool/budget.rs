@@ -1,4 +1,4 @@
-//! The memory that many buffers share, counted without a lock.
+//! The memory that many buffers share, counted without a lock; and why the disk would take no more of it, for errors.
 //! Never says who gets it next: that is the queue's.
 
 use std::io;

@@ -171,9 +171,13 @@ fn c08_a_full_disk_is_told_to_one_that_fails_also_where_it_holds_nothing() {
         FileSize,
     }
     for (what, kind, why) in [
-        (Full::Space, StorageFull, "there was no room for another stream of the pool"),
-        (Full::Write, QuotaExceeded, "there was no room for another stream of the pool"),
-        (Full::FileSize, FileTooLarge, "no file of this process may be larger than 1 bytes (RLIMIT_FSIZE)"),
+        (Full::Space, StorageFull, "the disk is full: there was no room for another stream of the pool"),
+        (Full::Write, QuotaExceeded, "the disk is full: there was no room for another stream of the pool"),
+        (
+            Full::FileSize,
+            FileTooLarge,
+            "the temp file cannot grow: no file of this process may be larger than 1 bytes (RLIMIT_FSIZE)",
+        ),
     ] {
         let platform = Scripted { file_size_limit: (what == Full::FileSize).then_some(1), ..Scripted::default() };
         let hooked = Hooked::new(platform, move |call| match call {
@@ -197,9 +201,9 @@ fn c08_a_full_disk_is_told_to_one_that_fails_also_where_it_holds_nothing() {
             let error = writer.into_blocking().write_all(&piece).unwrap_err();
             assert_eq!(error.kind(), kind);
             // Of another's error only what it was.
-            assert_eq!(ours(&error).source().unwrap().to_string(), why);
-            let text = "no room at offset 0: the pool's memory_limit of 524288 bytes is used up and the ";
-            assert!(error.to_string().starts_with(text), "{error}");
+            let text = format!("no room at offset 0: the pool's memory_limit of 524288 bytes is used up and {why}");
+            assert_eq!(format!("{error}: {}", ours(&error).source().unwrap()), text);
+            assert!(matches!(ours(&error), SpillError::DiskLimit { limit: Some(0x4000_0000), pool_limit: true, .. }));
             assert!(others.iter_mut().all(|(writer, _)| !try_write(writer, &piece)), "they wait, as they were told to");
         });
     }
