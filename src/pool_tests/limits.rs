@@ -21,7 +21,7 @@ use super::{
     write_all,
 };
 use crate::{
-    OnFull, PoolBuilder, SpillError, SpillPool, SpillWriter,
+    Builder, OnFull, PoolBuilder, SpillError, SpillPool, SpillWriter,
     slot::TRAILER,
     storage::sys::{
         faulty::Scripted,
@@ -196,14 +196,17 @@ fn c08_a_full_disk_is_told_to_one_that_fails_also_where_it_holds_nothing() {
                 }
                 pool.stats().memory_held == 6 * BLOCK as u64
             });
-            let failing = pool.builder().on_full(OnFull::Fail).build().unwrap();
-            let (writer, _reader) = failing.into_split();
-            let error = writer.into_blocking().write_all(&piece).unwrap_err();
-            assert_eq!(error.kind(), kind);
-            // Of another's error only what it was.
-            let text = format!("no room at offset 0: the pool's memory_limit of 524288 bytes is used up and {why}");
-            assert_eq!(format!("{error}: {}", ours(&error).source().unwrap()), text);
-            assert!(matches!(ours(&error), SpillError::DiskLimit { limit: Some(0x4000_0000), pool_limit: true, .. }));
+            for own in [None, Some(1 << 20)] {
+                let failing = own.into_iter().fold(pool.builder(), Builder::disk_limit).on_full(OnFull::Fail);
+                let (writer, _reader) = failing.build().unwrap().into_split();
+                let error = writer.into_blocking().write_all(&piece).unwrap_err();
+                assert_eq!(error.kind(), kind);
+                // Of another's error only what it was.
+                let text = format!("no room at offset 0: the pool's memory_limit of 524288 bytes is used up and {why}");
+                assert_eq!(format!("{error}: {}", ours(&error).source().unwrap()), text);
+                let SpillError::DiskLimit { limit, pool_limit, .. } = ours(&error) else { panic!("{error:?}") };
+                assert_eq!((limit, pool_limit), (own.or(Some(1 << 30)), own.is_none()));
+            }
             assert!(others.iter_mut().all(|(writer, _)| !try_write(writer, &piece)), "they wait, as they were told to");
         });
     }
