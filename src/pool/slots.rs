@@ -324,7 +324,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn c06_nothing_live_is_ever_punched(ops in prop::collection::vec((0u8..4, 1u64..200, any::<bool>()), 1..120)) {
+        fn c06_nothing_live_is_ever_punched(ops in prop::collection::vec((0u8..5, 1u64..200, any::<bool>()), 1..120)) {
             let geometry = Geometry::new(BLOCK);
             let mut map = map(1500);
             let mut live: Vec<SlotRun> = Vec::new();
@@ -332,11 +332,12 @@ mod tests {
             for (op, n, yes) in ops {
                 match op {
                     0 | 1 => if let Some(run) = map.grant(n) {
-                        prop_assert!(run.end() <= 1500);
+                        prop_assert!(run.end() <= map.limit());
                         let apart = |other: &SlotRun| run.end() <= other.first || other.end() <= run.first;
                         prop_assert!(live.iter().all(apart), "granted twice");
                         live.push(run);
                     },
+                    4 => map.set_limit(if yes { 1500 } else { n * 7 }),
                     2 if !live.is_empty() => map.free(live.swap_remove(n as usize % live.len())),
                     _ => match punch.take() {
                         Some(punch) => map.punched(punch, yes),
