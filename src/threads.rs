@@ -108,6 +108,17 @@ thread_local! {
     pub(crate) static REFUSES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
+/// What exceeds the process's file-size limit, which may be lowered at any time, is ended by a signal. Where that is blocked the
+/// call fails instead.
+fn block_file_size_signal() {
+    #[cfg(all(unix, not(spill_shuttle)))]
+    {
+        use nix::sys::signal::{SigSet, Signal};
+        // Fails for no thread and no signal that there is; without, the limit is what it is in other programs.
+        let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
+    }
+}
+
 impl Lane {
     /// The lane of a directory, shared by all who use that.
     pub(crate) fn of(place: &Place) -> Arc<Self> {
@@ -195,7 +206,11 @@ impl Lane {
 
     fn start_thread(self: &Arc<Self>) -> io::Result<()> {
         let lane = Arc::clone(self);
-        thread::Builder::new().name("spillbuffer-io".into()).stack_size(256 << 10).spawn(move || lane.run()).map(drop)
+        let work = move || {
+            block_file_size_signal();
+            lane.run();
+        };
+        thread::Builder::new().name("spillbuffer-io".into()).stack_size(256 << 10).spawn(work).map(drop)
     }
 
     fn run(&self) {

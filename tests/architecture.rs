@@ -87,6 +87,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("futures_core", &["stream", "pipeline", "source", "transform/reader", "transform/stream"]),
     ("futures_sink", &["sink", "pipeline", "drain", "transform/writer", "transform/sink"]),
     ("rustix", &["storage"]),
+    ("nix", &["threads"]),
     ("tempfile", &["storage"]),
     ("crc_fast", &["block", "storage"]),
     ("aws_lc_rs", &["storage/cipher"]),

@@ -342,6 +342,20 @@ fn c08_a_file_size_limit_that_is_lowered_under_the_file_is_a_full_disk_too() {
         || {
             let limit = |bytes| setrlimit(Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
             let scratch = Scratch::new();
+            // While writes are on their way.
+            for _ in 0..10 {
+                let (mut writer, mut reader) = scratch.split(LIMIT);
+                write_pattern(&mut writer, 0, 2 * MIB);
+                limit(Some(reader.stats().spilled / 2));
+                let (at, error) = fill_up_within(Duration::from_millis(20), &mut writer, 2 * MIB as u64);
+                assert!(error.is_none(), "{error:?}");
+                writer.finish().unwrap();
+                let (end, outcome) = read_to_end(&mut reader, 0);
+                assert_eq!(end, at);
+                outcome.unwrap();
+                limit(None);
+            }
+
             let pool = SpillPool::builder().temp_dir(scratch.path()).min_free_space(0).build().unwrap();
             let builder = |disk| pool.builder().memory_limit(MIB).disk_limit(disk);
             // At its limit it is quiet: nothing is on its way when the other limit comes.

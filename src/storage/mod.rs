@@ -458,16 +458,11 @@ impl SpillFile {
     /// Makes the file long enough for what is written next.
     fn grow(&self, run: SlotRun) -> io::Result<()> {
         let end = self.geometry.file_len(run.end());
-        // Asked each time: it may have been lowered, and a write beyond it is ended by a signal, as long as the file may be already.
-        let limit = self.limit();
-        if end > limit {
-            return Err(too_large(limit));
-        }
         let mut len = self.len.lock().unwrap_or_else(PoisonError::into_inner);
         if end <= *len {
             return Ok(());
         }
-        let ahead = end.saturating_add(GROW).min(limit);
+        let ahead = end.saturating_add(GROW).min(self.limit()).max(end);
         *len = match self.raw.set_len(ahead) {
             Ok(()) => ahead,
             // The file system may know a limit of its own.

@@ -40,7 +40,7 @@ enum Call {
 struct Listed {
     calls: Mutex<Vec<Call>>,
     answers: Mutex<VecDeque<Answer>>,
-    limit: Mutex<Option<u64>>,
+    limit: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +135,7 @@ impl RawFile for ListedFile {
     }
 
     fn size_limit(&self) -> Option<u64> {
-        *self.1.limit.lock().unwrap()
+        self.1.limit
     }
 }
 
@@ -144,7 +144,7 @@ fn geometry() -> Geometry {
 }
 
 fn file_with(limit: Option<u64>) -> (SpillFile, Arc<Listed>) {
-    let listed = Arc::new(Listed { limit: Mutex::new(limit), ..Listed::default() });
+    let listed = Arc::new(Listed { limit, ..Listed::default() });
     let place = Place { dir: Some("/listed".into()), allow_memory_backed: false };
     (SpillFile::create(&Disk(listed.clone()), &place, geometry(), None, 0).unwrap(), listed)
 }
@@ -232,28 +232,6 @@ fn c06_a_length_that_is_just_reached_is_not_asked_for_again() {
     assert_eq!(lengths(&listed.calls()), [limit], "never beyond what the process may write");
     all_done(&write(&file, SlotRun::one(2)), 1);
     assert_eq!(lengths(&listed.calls()), []);
-}
-
-/// Within its length too a write beyond the limit ends the process.
-#[test]
-fn c08_a_limit_that_is_lowered_counts_from_the_next_write_on() {
-    let (file, listed) = file();
-    let end = |slots| geometry().file_len(slots);
-    *listed.limit.lock().unwrap() = Some(end(10));
-    all_done(&write(&file, SlotRun::new(0, 2)), 2);
-    assert_eq!(lengths(&listed.calls()), [end(10)]);
-    *listed.limit.lock().unwrap() = Some(end(3));
-    all_done(&write(&file, SlotRun::one(2)), 1);
-    listed.calls();
-    let progress = write(&file, SlotRun::new(2, 2));
-    let fault = progress.fault.unwrap();
-    assert_eq!((progress.done, fault.kind(), listed.calls()), (0, FileTooLarge, vec![]));
-    assert_eq!(
-        fault.to_string(),
-        format!("no file of this process may be larger than {} bytes (RLIMIT_FSIZE)", end(3))
-    );
-    *listed.limit.lock().unwrap() = None;
-    all_done(&write(&file, SlotRun::new(2, 2)), 2);
 }
 
 #[test]

@@ -494,7 +494,7 @@ pub fn fill_up_until_told(writer: &mut SpillWriter, at: u64) -> (u64, io::Error)
 }
 
 #[track_caller]
-fn fill_up_within(patience: Duration, writer: &mut SpillWriter, mut at: u64) -> (u64, Option<io::Error>) {
+pub fn fill_up_within(patience: Duration, writer: &mut SpillWriter, mut at: u64) -> (u64, Option<io::Error>) {
     let counting = Counting::new();
     let waker = counting.waker();
     loop {

@@ -28,7 +28,7 @@ pub(crate) trait RawFile: Send + Sync + fmt::Debug {
     /// Gives a part of the file back to the file system; it reads as zeros then.
     fn punch(&self, at: u64, len: u64) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// How long this process may make a file now, in bytes. Exceeding it would kill the process.
+    /// How long this process may make a file now, in bytes. What exceeds it fails on an I/O thread, and ends the process elsewhere.
     fn size_limit(&self) -> Option<u64>;
 }
 
