@@ -61,8 +61,8 @@ pub(super) struct Disk {
 /// There was no room on disk.
 #[derive(Debug)]
 enum Blocked {
-    /// No slot, until some come free; where the file cannot grow, why.
-    NoSlots(Option<Arc<io::Error>>),
+    /// No slot, until some come free; or since the file cannot grow, which is tried again as well.
+    NoSlots { source: Option<Arc<io::Error>>, retry_at: Option<u64> },
     /// Slots are being given back to the file system, and will be there again.
     Busy { retry_at: u64 },
     /// A write found none.
@@ -131,18 +131,17 @@ pub(crate) struct DirectRead {
 impl Disk {
     pub(super) fn retry_at(&self) -> Option<u64> {
         match self.blocked.as_ref()? {
-            Blocked::NoSlots(_) => None,
             Blocked::Busy { retry_at } => Some(*retry_at),
-            Blocked::Full { retry_at, .. } => *retry_at,
+            Blocked::NoSlots { retry_at, .. } | Blocked::Full { retry_at, .. } => *retry_at,
         }
     }
 
     /// Only a free slot will do: nobody can tell the time.
     pub(super) fn never_retry(&mut self) {
         match &mut self.blocked {
-            Some(Blocked::Full { retry_at, .. }) => *retry_at = None,
-            Some(busy @ Blocked::Busy { .. }) => *busy = Blocked::NoSlots(None),
-            _ => {}
+            Some(Blocked::NoSlots { retry_at, .. } | Blocked::Full { retry_at, .. }) => *retry_at = None,
+            Some(busy @ Blocked::Busy { .. }) => *busy = Blocked::NoSlots { source: None, retry_at: None },
+            None => {}
         }
     }
 
@@ -153,7 +152,7 @@ impl Disk {
 
     pub(super) fn blocked_by(&self) -> Option<Arc<io::Error>> {
         match self.blocked.as_ref()? {
-            Blocked::NoSlots(source) => source.clone(),
+            Blocked::NoSlots { source, .. } => source.clone(),
             Blocked::Busy { .. } => None,
             Blocked::Full { source, .. } => Some(Arc::clone(source)),
         }
@@ -168,14 +167,15 @@ impl Core {
     }
 
     /// The pool has no slot: for its limit, or since the file cannot grow.
-    pub(crate) fn no_slots(&mut self, by: Option<Arc<io::Error>>) {
-        self.disk.blocked = Some(Blocked::NoSlots(by));
+    pub(crate) fn no_slots(&mut self, source: Option<Arc<io::Error>>, now: u64) {
+        let retry_at = source.as_ref().map(|_| now + RETRY);
+        self.disk.blocked = Some(Blocked::NoSlots { source, retry_at });
         self.notes.writable = true;
     }
 
     /// Whether it was told that there is none, and not yet that some came free.
     pub(crate) fn waits_for_slots(&self) -> bool {
-        matches!(self.disk.blocked, Some(Blocked::NoSlots(_)))
+        matches!(self.disk.blocked, Some(Blocked::NoSlots { .. }))
     }
 
     /// The pool has no slot, but will have some in a moment.

@@ -669,7 +669,7 @@ impl Model {
                     break;
                 }
                 Answer::Full => {
-                    self.core.no_slots(None);
+                    self.core.no_slots(None, 0);
                     self.queued = true;
                     ends_turn = false;
                 }

@@ -286,6 +286,23 @@ fn c08_slots_that_are_being_given_back_are_waited_for_unless_nobody_can_tell_the
     assert!(matches!(core.room(), Err(SpillError::DiskLimit { .. })), "that moment would never be over");
 }
 
+/// The limit of a file's size may be raised while nobody frees a slot.
+#[test]
+fn c08_a_file_that_could_not_grow_is_tried_again() {
+    let mut core = core();
+    fill_and_park(&mut core, 0);
+    spilling(&mut core, 0);
+    core.no_slots(Some(Arc::new(io::ErrorKind::FileTooLarge.into())), 5);
+    settle(&mut core, 5);
+    assert!(core.waits_for_slots() && core.wants_write().is_none());
+    assert_eq!(core.deadline(), Some(1_000_000_005));
+    core.tick(1_000_000_005);
+    assert!(core.wants_write().is_some());
+    core.no_slots(None, 5);
+    settle(&mut core, 5);
+    assert_eq!(core.deadline(), None, "whoever frees one says so");
+}
+
 /// What is due and never done would be asked for again and again.
 #[test]
 fn c08_a_full_disk_is_not_tried_again_where_nobody_can_tell_the_time() {
@@ -360,7 +377,7 @@ fn c08_a_disk_that_was_full_for_another_is_tried_before_a_write_is_refused() {
     spilling(&mut core, 0);
     assert_eq!(core.room().unwrap(), Room::Full);
     assert!(core.wants_write().is_some());
-    core.no_slots(None);
+    core.no_slots(None, 0);
     assert!(matches!(core.room(), Err(SpillError::DiskLimit { .. })), "it has tried");
 }
 

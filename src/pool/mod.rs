@@ -265,13 +265,11 @@ impl Pool {
         let disk = &mut *guard;
         let Some(file) = disk.file.clone() else { return Grant::NoFile };
         disk.upkeep.active_at = clock::now();
-        let mut answer = disk.queue.ask(id, &mut disk.slots, want, &mut disk.spare);
-        if matches!(answer, Answer::Full) && disk.slots.limit() < self.limits.slots {
+        if disk.slots.limit() < self.limits.slots {
             // The file-size limit may have been raised since.
             disk.slots.set_limit(self.limits.slots.min(file.slots()));
-            answer = disk.queue.ask(id, &mut disk.slots, want, &mut disk.spare);
         }
-        match answer {
+        match disk.queue.ask(id, &mut disk.slots, want, &mut disk.spare) {
             Answer::Slots(run) => {
                 if let Some(budget) = self.budget() {
                     budget.replenish();

@@ -116,7 +116,7 @@ impl Shared {
                 Grant::AskSpace => return (Step::AskSpace, false),
                 Grant::Busy => state.core.slots_busy(clock::now()),
                 Grant::Full(by) => {
-                    state.core.no_slots(by);
+                    state.core.no_slots(by, clock::now());
                     state.queued = true;
                     ends_turn = false;
                 }
