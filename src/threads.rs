@@ -108,8 +108,8 @@ thread_local! {
     pub(crate) static REFUSES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// What exceeds the process's file-size limit, which may be lowered at any time, is ended by a signal. Where that is blocked the
-/// call fails instead.
+/// A call that exceeds the process's file-size limit, which may be lowered at any time, ends the process by a signal; where the thread
+/// has blocked that, it fails. So it does in what a user's waker starts here, for that inherits it.
 fn block_file_size_signal() {
     #[cfg(all(unix, not(spill_shuttle)))]
     {

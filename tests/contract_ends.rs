@@ -55,11 +55,6 @@ fn is_build_failed(error: &SpillError) {
     assert_eq!(deeper.raw_os_error(), Some(104));
 }
 
-#[track_caller]
-fn spill(error: &io::Error) -> &SpillError {
-    SpillError::from_io(error).unwrap_or_else(|| panic!("no SpillError in {error:?}"))
-}
-
 fn with_backlog(scratch: &Scratch, backlog: usize) -> (SpillWriter, SpillReader) {
     let (mut writer, reader) = scratch.split(LIMIT);
     write_pattern(&mut writer, 0, backlog);

@@ -24,11 +24,6 @@ use crate::support::*;
 
 const LIMIT: usize = 64 * KIB;
 
-#[track_caller]
-fn spill(error: &io::Error) -> &SpillError {
-    SpillError::from_io(error).unwrap_or_else(|| panic!("no SpillError in {error:?}"))
-}
-
 /// Halves whose first spill fails, and how many bytes were accepted before it did.
 fn with_a_failed_spill(scratch: &Scratch) -> (SpillWriter, SpillReader, u64) {
     let builder = SpillBuffer::builder().memory_limit(LIMIT).temp_dir(scratch.missing());

@@ -1,9 +1,9 @@
 //! Disks as they are: small file systems of three kinds, mounted for one test, which run full, fall ill or go away in
 //! mid-stream. Needs root and loop mounts, so all but the tests at the end do nothing without `SPILL_REAL_DISKS=1`.
 //!
-//! What needs no file system of its own is in `contract_disk.rs`: a stand-alone buffer that finds no descriptor, a file-size
-//! limit or a directory that cannot be used, `/dev/shm`, and what the file looks like. Faults that no real disk can be
-//! made to show at will are in `src/pool_tests/`.
+//! What needs no file system of its own is in `contract_disk.rs`: a stand-alone buffer that finds no descriptor or a directory
+//! that cannot be used, `/dev/shm`, and what the file looks like; the file-size limit is in `file_size.rs`. Faults that no real
+//! disk can be made to show at will are in `src/pool_tests/`.
 #![allow(missing_docs, reason = "a test crate has no readers of its docs")]
 #![allow(clippy::items_after_statements, reason = "a helper of one test stands where it is used")]
 #![cfg(target_os = "linux")]
@@ -87,11 +87,6 @@ fn write_all(mut writer: SpillWriter, stream: usize, len: usize) -> thread::Join
         write_pattern(&mut writer, origin(stream), len);
         writer.finish().unwrap();
     })
-}
-
-#[track_caller]
-fn spill(error: &io::Error) -> &SpillError {
-    SpillError::from_io(error).unwrap_or_else(|| panic!("no SpillError in {error:?}"))
 }
 
 /// Everything that was accepted comes out, then an error that is not the end.

@@ -179,7 +179,10 @@ impl SpillFile {
     /// Why it has no room for so many, if it has not.
     pub(crate) fn too_large(&self, slots: u64) -> Option<io::Error> {
         let limit = self.limit();
-        (self.geometry.slots_in_file(limit) < slots).then(|| too_large(limit))
+        (self.geometry.slots_in_file(limit) < slots).then(|| {
+            let problem = format!("no file of this process may be larger than {limit} bytes (RLIMIT_FSIZE)");
+            io::Error::new(io::ErrorKind::FileTooLarge, problem)
+        })
     }
 
     fn limit(&self) -> u64 {
@@ -512,11 +515,6 @@ fn seal_into(
         into = rest;
     }
     Ok(())
-}
-
-fn too_large(limit: u64) -> io::Error {
-    let problem = format!("no file of this process may be larger than {limit} bytes (RLIMIT_FSIZE)");
-    io::Error::new(io::ErrorKind::FileTooLarge, problem)
 }
 
 /// Whether this is about space: the disk limit reached early.

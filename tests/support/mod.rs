@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use spillbuffer::{Builder, SpillBuffer, SpillReader, SpillStats, SpillWriter};
+use spillbuffer::{Builder, SpillBuffer, SpillError, SpillReader, SpillStats, SpillWriter};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 /// Far beyond what any test takes: only a hang meets it.
@@ -572,4 +572,17 @@ pub fn in_child(test: &str, setup: impl FnOnce(&mut Command), body: impl FnOnce(
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "the child died: {}\n{out}\n{err}", output.status);
     assert!(out.contains("child: done"), "the child did not run the test\n{out}\n{err}");
+}
+
+#[track_caller]
+pub fn spill(error: &io::Error) -> &SpillError {
+    SpillError::from_io(error).unwrap_or_else(|| panic!("no SpillError in {error:?}"))
+}
+
+/// Everything that was accepted comes out, then an error that is not the end.
+#[track_caller]
+pub fn everything_then_an_error(reader: &mut SpillReader, accepted: u64) -> SpillError {
+    let (at, end) = read_to_end(reader, 0);
+    assert_eq!(at, accepted, "{end:?}");
+    spill(&end.expect_err("not a clean end")).clone()
 }
