@@ -135,9 +135,13 @@ fn c10_freed_blocks_are_wiped() {
                 bytes.fill(0);
                 assert!(in_memory() > 0, "the test cannot see what is there");
                 drop((writer, reader, lent));
-                eventually("all is closed", || scratch.is_empty());
-                let places = in_memory();
-                assert_eq!(places == 0, encrypt, "{places} places");
+                eventually("the file is closed", || scratch.open_files().is_empty());
+                if encrypt {
+                    // The file may be closed while what an I/O thread had in hand is still being wiped.
+                    eventually("all is wiped", || in_memory() == 0);
+                } else {
+                    assert!(in_memory() > 0, "what is not encrypted was wiped, which costs its user time");
+                }
             }
         },
     );
