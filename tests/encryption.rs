@@ -115,6 +115,8 @@ fn in_memory() -> usize {
 /// What went through a buffer was in its blocks, and they go to a shelf for whoever wants one next.
 #[test]
 fn c10_freed_blocks_are_wiped() {
+    /// What is in one block, as the lent one; a debug build leaves less of its registers on the stacks of its threads.
+    const MANY: usize = 64 * KIB / 512;
     in_child(
         "c10_freed_blocks_are_wiped",
         |_| (),
@@ -133,14 +135,14 @@ fn c10_freed_blocks_are_wiped() {
                     read_some(&mut reader, &mut bytes).unwrap();
                 }
                 bytes.fill(0);
-                assert!(in_memory() > 0, "the test cannot see what is there");
+                assert!(in_memory() >= MANY, "the test cannot see what is there");
                 drop((writer, reader, lent));
                 eventually("the file is closed", || scratch.open_files().is_empty());
                 if encrypt {
                     // The file may be closed while what an I/O thread had in hand is still being wiped.
                     eventually("all is wiped", || in_memory() == 0);
                 } else {
-                    assert!(in_memory() > 0, "what is not encrypted was wiped, which costs its user time");
+                    assert!(in_memory() >= MANY, "what is not encrypted was wiped, which takes its user's time");
                 }
             }
         },
