@@ -94,16 +94,6 @@ pub(crate) enum WriteFault {
     Broken(SpillError),
 }
 
-impl WriteFault {
-    /// The kind of what says that the disk is full.
-    pub(crate) fn full(&self) -> Option<io::ErrorKind> {
-        match self {
-            Self::Full(source) => Some(source.kind()),
-            Self::Broken(_) => None,
-        }
-    }
-}
-
 /// Blocks to be filled from adjacent slots; each has the length of its slot's payload.
 #[derive(Debug)]
 #[must_use]

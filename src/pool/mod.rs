@@ -265,6 +265,9 @@ impl Pool {
         let disk = &mut *guard;
         let Some(file) = disk.file.clone() else { return Grant::NoFile };
         disk.upkeep.active_at = clock::now();
+        if disk.upkeep.making_room {
+            return Grant::Busy;
+        }
         if disk.slots.limit() < self.limits.slots {
             // The file-size limit may have been raised since.
             disk.slots.set_limit(self.limits.slots.min(file.slots()));

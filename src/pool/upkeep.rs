@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) active_at: u64,
     /// Give back what exceeds what is kept, however little it is.
     fully: bool,
+    /// A write found no room: nothing is kept, and no slot is granted until all that is free is given back.
+    pub(super) making_room: bool,
     /// Close the file as soon as nothing in it is live.
     pub(super) close: bool,
     cannot_punch: bool,
@@ -118,8 +120,30 @@ impl Pool {
         drop(disk);
         if self.submit(Arc::clone(self) as Arc<dyn Work>).is_err() {
             // No thread can be started: the space waits for the next occasion, the file for its drop.
-            self.lock().upkeep.queued = false;
+            let mut disk = self.lock();
+            disk.upkeep.queued = false;
+            disk.upkeep.making_room = false;
         }
+    }
+
+    /// The file system had no room: all that is free is given back, and until then nothing is granted. Whether it is worth to try then;
+    /// `again`: that has been tried already. Without any lock.
+    ///
+    /// What is kept for reuse is of no use where even that is written to another place; and there it may hold far more of the disk than
+    /// itself, for btrfs frees an extent when nothing in it is in use any more.
+    pub(crate) fn makes_room(self: &Arc<Self>, again: bool) -> bool {
+        let mut disk = self.lock();
+        if disk.upkeep.making_room {
+            return true;
+        }
+        let free = disk.slots.warm() > 0 || disk.slots.is_punching();
+        if again || !free || disk.upkeep.cannot_punch {
+            return false;
+        }
+        disk.upkeep.making_room = true;
+        drop(disk);
+        self.begin_upkeep();
+        true
     }
 
     pub(super) fn call_at(self: &Arc<Self>, at: u64) {
@@ -167,8 +191,9 @@ impl Pool {
                 }
                 return Chore::Close(file);
             }
-            let keep = if quiet { 0 } else { self.retain };
-            let fully = disk.upkeep.fully || quiet;
+            let empties = quiet || disk.upkeep.making_room;
+            let keep = if empties { 0 } else { self.retain };
+            let fully = disk.upkeep.fully || empties;
             let (over, least) = if fully { (keep, 1) } else { (keep.saturating_add(STEP), LEAST / block) };
             if disk.slots.warm() * block > over
                 && !disk.upkeep.cannot_punch
@@ -180,6 +205,7 @@ impl Pool {
         }
         disk.upkeep.queued = false;
         disk.upkeep.fully = false;
+        disk.upkeep.making_room = false;
         let due = match self.due(disk) {
             // As much is warm as a step; it has been looked at just now.
             Some(Upkeep::Now) => disk.upkeep.later(clock::now() + SETTLE),
@@ -209,6 +235,7 @@ impl Work for Pool {
                 disk.slots.punched(punch, punched == Punched::Gone);
                 let goes_on = punched != Punched::NotNow;
                 disk.upkeep.queued = goes_on;
+                disk.upkeep.making_room &= goes_on;
                 let later = if goes_on { None } else { disk.upkeep.later(clock::now() + SETTLE) };
                 drop(disk);
                 if let Some(Upkeep::At(at)) = later {

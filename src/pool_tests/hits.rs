@@ -305,7 +305,7 @@ fn c06_a_punch_that_fails_or_panics_loses_no_slot() {
         let once = Arc::new(Once::default());
         let hooked = Hooked::new(Scripted::default(), {
             let once = Arc::clone(&once);
-            move |call| match matches!(call, Call::Punch) && once.now() {
+            move |call| match matches!(call, Call::Punch { .. }) && once.now() {
                 true if panics => Act::Panic,
                 true => eio(),
                 false => Act::Go,

@@ -3,6 +3,7 @@
 mod hits;
 mod limits;
 mod misdirected;
+mod room;
 mod soak;
 mod weather;
 

@@ -144,7 +144,7 @@ impl Weather {
                 5 => self.fail(if roll(20) == 0 { InvalidInput } else { Interrupted }),
                 _ => self.fail(WouldBlock),
             },
-            Call::Punch => match roll(4) {
+            Call::Punch { .. } => match roll(4) {
                 0 => self.fail(Interrupted),
                 1 if roll(10) == 0 => self.fail(InvalidInput),
                 2 => self.panic(),

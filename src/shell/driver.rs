@@ -167,35 +167,37 @@ impl Shared {
 
     fn create(self: &Arc<Self>, offset: u64) {
         let panicked = |error| Err(SpillError::storage(StorageOp::Create, &self.pool.dir(), offset, error));
-        if let Err(error) = guarded(|| self.pool.create_file(offset)).unwrap_or_else(panicked) {
-            let fault = match error {
-                SpillError::Storage { source, .. } if is_full(&source) => WriteFault::Full(source),
-                error => WriteFault::Broken(error),
-            };
-            let full = fault.full();
-            self.lock().core.cannot_write(fault, clock::now());
-            self.tell_if(full);
+        match guarded(|| self.pool.create_file(offset)).unwrap_or_else(panicked) {
+            Ok(()) => {}
+            Err(SpillError::Storage { source, .. }) if is_full(&source) => self.found_no_room(source),
+            Err(error) => self.lock().core.cannot_write(WriteFault::Broken(error), clock::now()),
         }
     }
 
     fn ask_space(self: &Arc<Self>) {
         let Err(source) = guarded(|| self.pool.ask_space()).unwrap_or_else(Err) else { return };
-        let fault = if is_full(&source) {
-            WriteFault::Full(Arc::new(source))
-        } else {
-            let at = self.stats().read;
-            WriteFault::Broken(SpillError::storage(StorageOp::Create, &self.pool.dir(), at, source))
-        };
-        let full = fault.full();
+        if is_full(&source) {
+            return self.found_no_room(Arc::new(source));
+        }
+        let at = self.stats().read;
+        let fault = WriteFault::Broken(SpillError::storage(StorageOp::Create, &self.pool.dir(), at, source));
         self.lock().core.cannot_write(fault, clock::now());
-        self.tell_if(full);
     }
 
-    /// Tells the pool that its disk is full: when this buffer's slots are back, for those say that there is room.
-    fn tell_if(&self, full: Option<io::ErrorKind>) {
-        if let Some(kind) = full {
-            self.pool.is_full(kind);
+    /// The file system is full. That is tried once more when the pool has given back what it keeps.
+    fn found_no_room(self: &Arc<Self>, source: Arc<io::Error>) {
+        let kind = source.kind();
+        let again = mem::replace(&mut self.raw_lock().tries_again, true);
+        // A file that is too large is none the smaller for it.
+        if kind != io::ErrorKind::FileTooLarge && self.pool.makes_room(again) {
+            return;
         }
+        let mut state = self.lock();
+        state.tries_again = false;
+        state.core.cannot_write(WriteFault::Full(source), clock::now());
+        drop(state);
+        // When this buffer's slots are back, for those say that there is room.
+        self.pool.is_full(kind);
     }
 
     /// Writes this job, and with it what others of the pool want to have written.
@@ -249,23 +251,27 @@ impl Shared {
     /// `goes_on`: the caller looks what is next for this one; else it is queued again if there is something.
     fn did_write(self: &Arc<Self>, job: WriteJob, progress: Progress<io::Error>, file: &SpillFile, goes_on: bool) {
         let at = job.blocks.get(progress.done).map_or(0, |(start, _)| *start);
-        let fault = progress.fault.and_then(|source| {
-            if source.kind() == io::ErrorKind::FileTooLarge && self.pool.lower_limit(job.run) {
-                // What was not written goes where it may.
-                return None;
+        let (mut full, mut broken) = (None, None);
+        match progress.fault {
+            None => {}
+            // What was not written goes where it may.
+            Some(source) if source.kind() == io::ErrorKind::FileTooLarge && self.pool.lower_limit(job.run) => {}
+            Some(source) if is_full(&source) => full = Some(source),
+            Some(source) => {
+                broken = Some(WriteFault::Broken(SpillError::storage(StorageOp::Write, file.dir(), at, source)));
             }
-            Some(if is_full(&source) {
-                WriteFault::Full(Arc::new(source))
-            } else {
-                WriteFault::Broken(SpillError::storage(StorageOp::Write, file.dir(), at, source))
-            })
-        });
-        let full = fault.as_ref().and_then(WriteFault::full);
+        }
         let mut state = self.lock();
-        state.driving &= goes_on;
-        state.core.wrote(job, Wrote { done: progress.done, fault }, clock::now());
+        // Nobody is to try before it is known whether there may be room.
+        state.driving &= goes_on || full.is_some();
+        state.tries_again &= progress.done == 0;
+        state.core.wrote(job, Wrote { done: progress.done, fault: broken }, clock::now());
         drop(state);
-        self.tell_if(full);
+        if let Some(source) = full {
+            // Its own slots are free by now, and may hold something as well.
+            self.found_no_room(Arc::new(source));
+            self.lock().driving &= goes_on;
+        }
     }
 
     fn read(self: &Arc<Self>, mut job: ReadJob) {

@@ -85,6 +85,8 @@ pub(crate) struct State {
     lingering: bool,
     /// A read that the page cache could not serve.
     missed: Option<ReadJob>,
+    /// The disk was full and may have room by now; if it has none, it is full.
+    tries_again: bool,
     /// What was read of trailers ahead; whoever reads has it in hands meanwhile.
     trailers: TrailersAhead,
     /// Waits in the pool's queue for memory, for this or for what comes before it.
@@ -169,6 +171,7 @@ impl Shared {
                 found: 0,
                 lingering: false,
                 missed: None,
+                tries_again: false,
                 trailers: TrailersAhead::default(),
                 lacks: None,
                 queued: false,

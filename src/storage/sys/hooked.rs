@@ -28,7 +28,10 @@ pub(crate) enum Call<'a> {
         at: u64,
         cached: bool,
     },
-    Punch,
+    Punch {
+        at: u64,
+        len: u64,
+    },
     SetLen,
 }
 
@@ -207,7 +210,7 @@ impl RawFile for HookedFile {
     }
 
     fn punch(&self, at: u64, len: u64) -> io::Result<()> {
-        done((self.hook)(&Call::Punch))?;
+        done((self.hook)(&Call::Punch { at, len }))?;
         self.file.punch(at, len)
     }
 

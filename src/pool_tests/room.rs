@@ -1,0 +1,137 @@
+//! A disk that is full of what nobody uses: what is kept for reuse is given back before anybody is told.
+
+use std::{
+    collections::BTreeSet,
+    io::{ErrorKind::StorageFull, Write},
+    sync::{Arc, Mutex},
+};
+
+use super::{
+    BLOCK, MIB, Spot, eventually, nothing_is_left, ours, pattern, read_all, read_some, spot, with_pool, within,
+};
+use crate::{
+    OnFull, SpillBuffer, SpillError, SpillPool, SpillWriter,
+    shell::Shared,
+    storage::sys::{
+        faulty::Scripted,
+        hooked::{Act, Call, Hooked},
+    },
+};
+
+const PAGE: u64 = 4096;
+
+/// A disk that writes to another place what was written before, and has back what it gave when the last of it is given back: as
+/// btrfs, where all payloads are one extent.
+#[derive(Debug, Default)]
+struct Extent {
+    /// Bytes that there are.
+    capacity: u64,
+    /// It gives nothing back.
+    sticks: bool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    taken: u64,
+    pages: BTreeSet<u64>,
+    refused: usize,
+}
+
+impl Extent {
+    fn of(capacity: usize) -> Self {
+        Self { capacity: capacity as u64, ..Self::default() }
+    }
+
+    fn refused(&self) -> usize {
+        self.inner.lock().unwrap().refused
+    }
+
+    fn hooked(self: &Arc<Self>) -> Arc<Hooked<Scripted>> {
+        let disk = Arc::clone(self);
+        Hooked::new(Scripted::default(), move |call| {
+            let mut inner = disk.inner.lock().unwrap();
+            match *call {
+                Call::Write { bufs, at } if matches!(spot(at), Spot::Payload(_)) => {
+                    let len: usize = bufs.iter().map(|buf| buf.len()).sum();
+                    let pages = at / PAGE..(at + len as u64).div_ceil(PAGE);
+                    let taken = inner.taken + (pages.end - pages.start) * PAGE;
+                    if taken > disk.capacity {
+                        inner.refused += 1;
+                        return Act::Fail(StorageFull.into());
+                    }
+                    inner.taken = taken;
+                    inner.pages.extend(pages);
+                }
+                Call::Punch { .. } if disk.sticks => return Act::Fail(std::io::Error::other("not now")),
+                Call::Punch { at, len } => {
+                    for page in at.div_ceil(PAGE)..(at + len) / PAGE {
+                        inner.pages.remove(&page);
+                    }
+                    if inner.pages.is_empty() {
+                        inner.taken = 0;
+                    }
+                }
+                Call::Space => return Act::Space(disk.capacity - inner.taken, 1 << 40),
+                _ => {}
+            }
+            Act::Go
+        })
+    }
+}
+
+/// Writes up to `len` bytes of a stream, and says how many and why not all.
+fn write_until_told(writer: SpillWriter, stream: u64, len: usize) -> (u64, Result<(), SpillError>) {
+    let mut writer = writer.into_blocking();
+    for at in (0..len as u64).step_by(BLOCK) {
+        if let Err(error) = writer.write_all(&pattern(stream, at, BLOCK)) {
+            return (at, Err(ours(&error)));
+        }
+    }
+    (len as u64, writer.finish())
+}
+
+/// A pool that had filled a btrfs and was read to the end kept 2 MiB of it, and with these the disk: whoever came next was told that
+/// it was full, over and over.
+#[test]
+fn c08_what_is_kept_for_reuse_is_given_back_before_a_full_disk_is_told() {
+    // The last is one slot, which is less than is asked for: then it is the free space that is found to be none.
+    for (sticks, min_free_space, retain) in [(false, 0, 2 << 20), (true, 0, 2 << 20), (false, 1, BLOCK as u64)] {
+        let disk = Arc::new(Extent { sticks, ..Extent::of(8 * MIB) });
+        let pool = SpillPool::builder().memory_limit(MIB).temp_dir("/room").on_full(OnFull::Fail);
+        let pool = pool.retain(retain).min_free_space(min_free_space).build_on(disk.hooked()).unwrap();
+        with_pool(&pool.clone(), move || {
+            let (writer, reader) = pool.buffer().into_split();
+            let (accepted, told) = write_until_told(writer, 1, 16 * MIB);
+            assert!(matches!(told, Err(SpillError::DiskLimit { limit: None, source: Some(_), .. })), "{told:?}");
+            assert!(accepted > 7 << 20, "{accepted}");
+            assert_eq!(read_all(reader, 1).0, accepted);
+            nothing_is_left(&pool);
+
+            let (writer, reader) = pool.buffer().into_split();
+            let (accepted, told) = write_until_told(writer, 2, 4 * MIB);
+            assert_eq!(told.is_err(), sticks, "{told:?}");
+            assert_eq!(read_all(reader, 2).0, accepted);
+            nothing_is_left(&pool);
+        });
+    }
+}
+
+/// One that stands alone and waits was a pipe of what memory it had for as long as it was used.
+#[test]
+fn c08_a_buffer_that_was_read_to_the_end_of_a_full_disk_has_the_disk_again() {
+    let disk = Arc::new(Extent::of(8 * MIB));
+    let options = SpillBuffer::builder().temp_dir("/room-alone").settings().check().unwrap();
+    let (writer, reader) = SpillBuffer::of(Shared::on(&options, Some(disk.hooked()))).into_split();
+    within("the buffer", String::new, move || {
+        let writer = std::thread::spawn(move || write_until_told(writer, 1, 14 * MIB));
+        let mut reader = reader.into_blocking();
+        eventually("the disk is full", || disk.refused() > 1);
+        for at in (0..10 * MIB).step_by(BLOCK) {
+            read_some(&mut reader, 1, at as u64, BLOCK);
+        }
+        // Nobody reads any more, and what is left is more than memory holds.
+        let (accepted, told) = writer.join().unwrap();
+        assert!(accepted == 14 << 20 && told.is_ok(), "{accepted}: {told:?}");
+    });
+}
