@@ -509,7 +509,14 @@ fn told<T: Default>(call: impl FnOnce() -> T) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{options::Settings, storage::sys::faulty::Scripted, sync::atomic::AtomicUsize};
+    use crate::{
+        options::Settings,
+        storage::sys::{
+            faulty::Scripted,
+            hooked::{Act, Call, Hooked},
+        },
+        sync::atomic::AtomicUsize,
+    };
 
     /// Counts how often it is told something, and may panic then.
     struct One {
@@ -575,5 +582,44 @@ mod tests {
         pool.see_to(pool.free(runs.into_iter()));
         assert_eq!(told(), [1, 1]);
         assert_eq!(pool.queue(), [1], "it is this one's turn");
+    }
+
+    /// Until all is given back nobody is told that the disk is full, nor that there are slots.
+    #[test]
+    fn c08_while_room_is_made_no_slot_is_granted() {
+        let (gate, at_it) = (Arc::new(Mutex::new(())), Arc::new(AtomicBool::new(false)));
+        let hooked = Hooked::new(Scripted::default(), {
+            let (gate, at_it) = (Arc::clone(&gate), Arc::clone(&at_it));
+            move |call| {
+                if matches!(call, Call::Punch { .. }) {
+                    at_it.store(true, Ordering::SeqCst);
+                    drop(gate.lock());
+                }
+                Act::Go
+            }
+        });
+        let place = Place { dir: Some("/while-room-is-made".into()), ..Place::default() };
+        let settings = Settings { place, ..Settings::default() };
+        let pool = Pool::private(&settings.check().unwrap(), Some(hooked));
+        let member: Weak<dyn Member> = Weak::<One>::new();
+        let grant = || pool.grant(4, 0, &member);
+        pool.create_file(0).unwrap();
+        assert!(!pool.makes_room(false), "there is nothing to give back");
+        let (Grant::Slots(..), Grant::Slots(run, _)) = (grant(), grant()) else { panic!("a new file has slots") };
+        let closed = gate.lock().unwrap();
+        pool.see_to(pool.free([run].into_iter()));
+        assert!(!pool.makes_room(true), "it is to be tried once");
+
+        assert!(pool.makes_room(false));
+        while !at_it.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        assert!(matches!(grant(), Grant::Busy) && pool.makes_room(true));
+        drop(closed);
+        while matches!(grant(), Grant::Busy) {
+            std::thread::yield_now();
+        }
+        let Grant::Slots(again, _) = grant() else { panic!("there are slots") };
+        assert!(again.count > 0 && pool.file_bytes() > 0);
     }
 }

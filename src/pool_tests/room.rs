@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     io::{ErrorKind::StorageFull, Write},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use super::{
@@ -133,5 +136,35 @@ fn c08_a_buffer_that_was_read_to_the_end_of_a_full_disk_has_the_disk_again() {
         // Nobody reads any more, and what is left is more than memory holds.
         let (accepted, told) = writer.join().unwrap();
         assert!(accepted == 14 << 20 && told.is_ok(), "{accepted}: {told:?}");
+    });
+}
+
+/// Each time that there may be room it is tried again, not once in a stream's life.
+#[test]
+fn c08_who_found_room_on_a_full_disk_tries_again_the_next_time_too() {
+    let full = Arc::new(AtomicBool::new(false));
+    let hooked = Hooked::new(Scripted::default(), {
+        let full = Arc::clone(&full);
+        move |call| match call {
+            Call::Write { .. } if full.load(SeqCst) => Act::Fail(StorageFull.into()),
+            Call::Punch { .. } => {
+                full.store(false, SeqCst);
+                Act::Go
+            }
+            _ => Act::Go,
+        }
+    });
+    let pool = SpillPool::builder().memory_limit(MIB).temp_dir("/room-again").on_full(OnFull::Fail);
+    let pool = pool.build_on(hooked).unwrap();
+    with_pool(&pool.clone(), move || {
+        let (writer, reader) = pool.buffer().into_split();
+        let (mut writer, mut reader) = (writer.into_blocking(), reader.into_blocking());
+        for round in 0..3 {
+            full.store(true, SeqCst);
+            let at = round * 4 * MIB;
+            writer.write_all(&pattern(1, at as u64, 4 * MIB)).unwrap();
+            assert!(!full.load(SeqCst), "round {round}: nothing went to disk");
+            read_some(&mut reader, 1, at as u64, 4 * MIB);
+        }
     });
 }

@@ -188,8 +188,7 @@ impl Shared {
     fn found_no_room(self: &Arc<Self>, source: Arc<io::Error>) {
         let kind = source.kind();
         let again = mem::replace(&mut self.raw_lock().tries_again, true);
-        // A file that is too large is none the smaller for it.
-        if kind != io::ErrorKind::FileTooLarge && self.pool.makes_room(again) {
+        if self.pool.makes_room(again) {
             return;
         }
         let mut state = self.lock();
