@@ -205,7 +205,8 @@ impl PoolBuilder {
     }
 
     /// How much of the file is kept for reuse when it is not in use, in bytes; 64 MiB by default. A recycled region
-    /// is written several times as fast as a fresh one. After a second without any traffic on disk nothing is kept.
+    /// is written several times as fast as a fresh one. After a second without any traffic on disk nothing is kept, and on a full disk
+    /// all of it is given back before anybody is told that it is full.
     pub fn retain(mut self, bytes: u64) -> Self {
         self.retain = bytes;
         self

@@ -508,6 +508,8 @@ fn told<T: Default>(call: impl FnOnce() -> T) -> T {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::{
         options::Settings,
@@ -616,7 +618,9 @@ mod tests {
         }
         assert!(matches!(grant(), Grant::Busy) && pool.makes_room(true));
         drop(closed);
+        let began = Instant::now();
         while matches!(grant(), Grant::Busy) {
+            assert!(began.elapsed() < Duration::from_secs(30), "nothing is granted any more");
             std::thread::yield_now();
         }
         let Grant::Slots(again, _) = grant() else { panic!("there are slots") };
