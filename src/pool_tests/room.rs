@@ -4,13 +4,14 @@ use std::{
     collections::BTreeSet,
     io::{ErrorKind::StorageFull, Write},
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
 };
 
 use super::{
-    BLOCK, MIB, Spot, eventually, nothing_is_left, ours, pattern, read_all, read_some, spot, with_pool, within,
+    BLOCK, MIB, Spot, eventually, nothing_is_left, ours, owner, pattern, read_all, read_some, spot, with_pool, within,
+    write_all,
 };
 use crate::{
     OnFull, SpillBuffer, SpillError, SpillPool, SpillWriter,
@@ -38,6 +39,7 @@ struct Extent {
 struct Inner {
     taken: u64,
     pages: BTreeSet<u64>,
+    full: bool,
     refused: usize,
 }
 
@@ -59,7 +61,9 @@ impl Extent {
                     let len: usize = bufs.iter().map(|buf| buf.len()).sum();
                     let pages = at / PAGE..(at + len as u64).div_ceil(PAGE);
                     let taken = inner.taken + (pages.end - pages.start) * PAGE;
-                    if taken > disk.capacity {
+                    // Once that there is too little for one there is nothing for anybody.
+                    inner.full |= taken > disk.capacity;
+                    if inner.full {
                         inner.refused += 1;
                         return Act::Fail(StorageFull.into());
                     }
@@ -72,10 +76,12 @@ impl Extent {
                         inner.pages.remove(&page);
                     }
                     if inner.pages.is_empty() {
-                        inner.taken = 0;
+                        (inner.taken, inner.full) = (0, false);
                     }
                 }
-                Call::Space => return Act::Space(disk.capacity - inner.taken, 1 << 40),
+                // The one before has gone, for it was not used for a second.
+                Call::Create => *inner = Inner { refused: inner.refused, ..Inner::default() },
+                Call::Space => return Act::Space(if inner.full { 0 } else { disk.capacity - inner.taken }, 1 << 40),
                 _ => {}
             }
             Act::Go
@@ -166,5 +172,50 @@ fn c08_who_found_room_on_a_full_disk_tries_again_the_next_time_too() {
             assert!(!full.load(SeqCst), "round {round}: nothing went to disk");
             read_some(&mut reader, 1, at as u64, 4 * MIB);
         }
+    });
+}
+
+/// Each of those whose blocks are written in one call tries again, not only the one that leads.
+#[test]
+fn c08_room_is_made_for_all_that_are_written_together() {
+    const STREAMS: u64 = 12;
+    let (gate, full) = (Arc::new(RwLock::new(())), Arc::new(AtomicBool::new(true)));
+    let together = Arc::new(AtomicUsize::new(0));
+    let hooked = Hooked::new(Scripted::default(), {
+        let (gate, full, together) = (Arc::clone(&gate), Arc::clone(&full), Arc::clone(&together));
+        move |call| match call {
+            Call::Write { bufs, at } => {
+                if matches!(spot(*at), Spot::Payload(_)) {
+                    let owners: BTreeSet<u64> = bufs.iter().map(|buf| owner(buf)).collect();
+                    together.fetch_max(owners.len(), SeqCst);
+                    drop(gate.read());
+                }
+                if full.load(SeqCst) { Act::Fail(StorageFull.into()) } else { Act::Go }
+            }
+            Call::Punch { .. } => {
+                full.store(false, SeqCst);
+                Act::Go
+            }
+            _ => Act::Go,
+        }
+    });
+    let pool = SpillPool::builder().memory_limit(4 * MIB).temp_dir("/room-together").on_full(OnFull::Fail);
+    let pool = pool.build_on(hooked).unwrap();
+    with_pool(&pool.clone(), move || {
+        let closed = gate.write().unwrap();
+        let streams: Vec<_> = (1..=STREAMS)
+            .map(|stream| {
+                let (writer, reader) = pool.builder().memory_limit(4 * BLOCK).build().unwrap().into_split();
+                (stream, write_all(writer, stream, 12 * BLOCK), reader)
+            })
+            .collect();
+        eventually("others are to be written", || together.load(SeqCst) > 1 || pool.waiting_for_threads() > 1);
+        drop(closed);
+        for (stream, writer, reader) in streams {
+            writer.join().unwrap().unwrap();
+            assert_eq!(read_all(reader, stream).0, 12 * BLOCK as u64);
+        }
+        assert!(!full.load(SeqCst) && together.load(SeqCst) > 1);
+        nothing_is_left(&pool);
     });
 }
