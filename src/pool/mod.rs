@@ -265,7 +265,7 @@ impl Pool {
         let disk = &mut *guard;
         let Some(file) = disk.file.clone() else { return Grant::NoFile };
         disk.upkeep.active_at = clock::now();
-        if disk.upkeep.making_room {
+        if !disk.upkeep.grants() {
             return Grant::Busy;
         }
         if disk.slots.limit() < self.limits.slots {
@@ -605,12 +605,15 @@ mod tests {
         let pool = Pool::private(&settings.check().unwrap(), Some(hooked));
         let member: Weak<dyn Member> = Weak::<One>::new();
         let grant = || pool.grant(4, 0, &member);
+        assert!(!pool.makes_room(false), "there is no file");
         pool.create_file(0).unwrap();
-        assert!(!pool.makes_room(false), "there is nothing to give back");
         let (Grant::Slots(..), Grant::Slots(run, _)) = (grant(), grant()) else { panic!("a new file has slots") };
+        let held_up = pool.hold_up();
+        assert!(matches!(grant(), Grant::Busy));
         let closed = gate.lock().unwrap();
         pool.see_to(pool.free([run].into_iter()));
         assert!(!pool.makes_room(true), "it is to be tried once");
+        drop(held_up);
 
         assert!(pool.makes_room(false));
         while !at_it.load(Ordering::SeqCst) {

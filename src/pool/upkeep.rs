@@ -61,7 +61,9 @@ pub(super) struct State {
     /// Give back what exceeds what is kept, however little it is.
     fully: bool,
     /// A write found no room: nothing is kept, and no slot is granted until all that is free is given back.
-    pub(super) making_room: bool,
+    making_room: bool,
+    /// Jobs that have found no room and still hold their slots.
+    held_up: usize,
     /// Close the file as soon as nothing in it is live.
     pub(super) close: bool,
     cannot_punch: bool,
@@ -75,6 +77,11 @@ enum Chore {
 }
 
 impl State {
+    /// Whether slots are to be granted.
+    pub(super) fn grants(&self) -> bool {
+        !self.making_room && self.held_up == 0
+    }
+
     fn later(&mut self, at: u64) -> Option<Upkeep> {
         if self.armed.is_some_and(|armed| armed <= at) {
             return None;
@@ -136,14 +143,20 @@ impl Pool {
         if disk.upkeep.making_room {
             return true;
         }
-        let free = disk.slots.warm() > 0 || disk.slots.is_punching();
-        if again || !free || disk.upkeep.cannot_punch {
+        // What the caller held a moment ago may have been given back with what others did: nothing being left says nothing.
+        if again || disk.file.is_none() || disk.upkeep.cannot_punch {
             return false;
         }
         disk.upkeep.making_room = true;
         drop(disk);
         self.begin_upkeep();
         true
+    }
+
+    /// Grants nothing until this is dropped: what comes free is for [`makes_room`](Self::makes_room), not for the next one to fail with.
+    pub(crate) fn hold_up(&self) -> HeldUp<'_> {
+        self.lock().upkeep.held_up += 1;
+        HeldUp(self)
     }
 
     pub(super) fn call_at(self: &Arc<Self>, at: u64) {
@@ -184,8 +197,8 @@ impl Pool {
             if idle && (quiet || disk.upkeep.close || (over && disk.upkeep.cannot_punch)) {
                 disk.file = None;
                 disk.slots = SlotMap::new(self.geometry, self.limits.slots);
-                let State { armed, asks_at, close, .. } = disk.upkeep;
-                disk.upkeep = State { armed, asks_at, close, queued: true, ..State::default() };
+                let State { armed, asks_at, close, held_up, .. } = disk.upkeep;
+                disk.upkeep = State { armed, asks_at, close, held_up, queued: true, ..State::default() };
                 if quiet {
                     block::trim();
                 }
@@ -216,6 +229,15 @@ impl Pool {
             self.call_at(at);
         }
         Chore::Nothing
+    }
+}
+
+/// A job has found no room.
+pub(crate) struct HeldUp<'a>(&'a Pool);
+
+impl Drop for HeldUp<'_> {
+    fn drop(&mut self) {
+        self.0.lock().upkeep.held_up -= 1;
     }
 }
 

@@ -81,7 +81,11 @@ impl Extent {
                 }
                 // The one before has gone, for it was not used for a second.
                 Call::Create => *inner = Inner { refused: inner.refused, ..Inner::default() },
-                Call::Space => return Act::Space(if inner.full { 0 } else { disk.capacity - inner.taken }, 1 << 40),
+                Call::Space => {
+                    // No write finds out what little is left of it.
+                    inner.full |= inner.taken + MIB as u64 > disk.capacity;
+                    return Act::Space(if inner.full { 0 } else { disk.capacity - inner.taken }, 1 << 40);
+                }
                 _ => {}
             }
             Act::Go

@@ -260,15 +260,16 @@ impl Shared {
                 broken = Some(WriteFault::Broken(SpillError::storage(StorageOp::Write, file.dir(), at, source)));
             }
         }
+        // Its own slots may hold something as well, and are free before it is known whether there may be room.
+        let held_up = full.is_some().then(|| self.pool.hold_up());
         let mut state = self.lock();
-        // Nobody is to try before it is known whether there may be room.
         state.driving &= goes_on || full.is_some();
         state.tries_again &= progress.done == 0;
         state.core.wrote(job, Wrote { done: progress.done, fault: broken }, clock::now());
         drop(state);
         if let Some(source) = full {
-            // Its own slots are free by now, and may hold something as well.
             self.found_no_room(Arc::new(source));
+            drop(held_up);
             self.lock().driving &= goes_on;
         }
     }
