@@ -144,7 +144,7 @@ impl Pool {
             return true;
         }
         // What the caller held a moment ago may have been given back with what others did: nothing being left says nothing.
-        if again || disk.file.is_none() || disk.upkeep.cannot_punch {
+        if again || disk.file.is_none() {
             return false;
         }
         disk.upkeep.making_room = true;

@@ -81,11 +81,6 @@ impl Extent {
                 }
                 // The one before has gone, for it was not used for a second.
                 Call::Create => *inner = Inner { refused: inner.refused, ..Inner::default() },
-                Call::Space => {
-                    // No write finds out what little is left of it.
-                    inner.full |= inner.taken + MIB as u64 > disk.capacity;
-                    return Act::Space(if inner.full { 0 } else { disk.capacity - inner.taken }, 1 << 40);
-                }
                 _ => {}
             }
             Act::Go
@@ -108,11 +103,10 @@ fn write_until_told(writer: SpillWriter, stream: u64, len: usize) -> (u64, Resul
 /// it was full, over and over.
 #[test]
 fn c08_what_is_kept_for_reuse_is_given_back_before_a_full_disk_is_told() {
-    // The last is one slot, which is less than is asked for: then it is the free space that is found to be none.
-    for (sticks, min_free_space, retain) in [(false, 0, 2 << 20), (true, 0, 2 << 20), (false, 1, BLOCK as u64)] {
+    for sticks in [false, true] {
         let disk = Arc::new(Extent { sticks, ..Extent::of(8 * MIB) });
-        let pool = SpillPool::builder().memory_limit(MIB).temp_dir("/room").on_full(OnFull::Fail);
-        let pool = pool.retain(retain).min_free_space(min_free_space).build_on(disk.hooked()).unwrap();
+        let pool = SpillPool::builder().memory_limit(MIB).retain(2 << 20).min_free_space(0).temp_dir("/room");
+        let pool = pool.on_full(OnFull::Fail).build_on(disk.hooked()).unwrap();
         with_pool(&pool.clone(), move || {
             let (writer, reader) = pool.buffer().into_split();
             let (accepted, told) = write_until_told(writer, 1, 16 * MIB);
@@ -147,6 +141,28 @@ fn c08_a_buffer_that_was_read_to_the_end_of_a_full_disk_has_the_disk_again() {
         let (accepted, told) = writer.join().unwrap();
         assert!(accepted == 14 << 20 && told.is_ok(), "{accepted}: {told:?}");
     });
+}
+
+/// What is given back is free space too.
+#[test]
+fn c08_free_space_is_asked_for_once_more_before_a_full_disk_is_told() {
+    for free in [[0, 1 << 40], [0, 0]] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let hooked = Hooked::new(Scripted::default(), {
+            let asked = Arc::clone(&asked);
+            move |call| match call {
+                Call::Space => Act::Space(free[asked.fetch_add(1, SeqCst).min(1)], 1 << 40),
+                _ => Act::Go,
+            }
+        });
+        let pool = SpillPool::builder().memory_limit(MIB).temp_dir("/room-space").on_full(OnFull::Fail);
+        let pool = pool.min_free_space(1).build_on(hooked).unwrap();
+        with_pool(&pool.clone(), move || {
+            let (writer, _reader) = pool.buffer().into_split();
+            let told = write_all(writer, 1, 4 * MIB).join().unwrap();
+            assert_eq!((told.is_err(), asked.load(SeqCst)), (free[1] == 0, 2), "{told:?}");
+        });
+    }
 }
 
 /// Each time that there may be room it is tried again, not once in a stream's life.
