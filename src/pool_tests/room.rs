@@ -41,6 +41,7 @@ struct Inner {
     pages: BTreeSet<u64>,
     full: bool,
     refused: usize,
+    files: usize,
 }
 
 impl Extent {
@@ -48,8 +49,10 @@ impl Extent {
         Self { capacity: capacity as u64, ..Self::default() }
     }
 
-    fn refused(&self) -> usize {
-        self.inner.lock().unwrap().refused
+    /// How many writes found no room, and how many files there were.
+    fn seen(&self) -> (usize, usize) {
+        let inner = self.inner.lock().unwrap();
+        (inner.refused, inner.files)
     }
 
     fn hooked(self: &Arc<Self>) -> Arc<Hooked<Scripted>> {
@@ -80,7 +83,7 @@ impl Extent {
                     }
                 }
                 // The one before has gone, for it was not used for a second.
-                Call::Create => *inner = Inner { refused: inner.refused, ..Inner::default() },
+                Call::Create => *inner = Inner { refused: inner.refused, files: inner.files + 1, ..Inner::default() },
                 _ => {}
             }
             Act::Go
@@ -124,23 +127,28 @@ fn c08_what_is_kept_for_reuse_is_given_back_before_a_full_disk_is_told() {
     }
 }
 
-/// One that stands alone and waits was a pipe of what memory it had for as long as it was used.
+/// One that stands alone and waits was a pipe of what memory it had until its file was closed, for which nobody may try for a second.
+/// On a machine that stands still for as long it is closed all the same.
 #[test]
 fn c08_a_buffer_that_was_read_to_the_end_of_a_full_disk_has_the_disk_again() {
-    let disk = Arc::new(Extent::of(8 * MIB));
-    let options = SpillBuffer::builder().temp_dir("/room-alone").settings().check().unwrap();
-    let (writer, reader) = SpillBuffer::of(Shared::on(&options, Some(disk.hooked()))).into_split();
-    within("the buffer", String::new, move || {
-        let writer = std::thread::spawn(move || write_until_told(writer, 1, 14 * MIB));
-        let mut reader = reader.into_blocking();
-        eventually("the disk is full", || disk.refused() > 1);
-        for at in (0..10 * MIB).step_by(BLOCK) {
-            read_some(&mut reader, 1, at as u64, BLOCK);
-        }
-        // Nobody reads any more, and what is left is more than memory holds.
-        let (accepted, told) = writer.join().unwrap();
-        assert!(accepted == 14 << 20 && told.is_ok(), "{accepted}: {told:?}");
-    });
+    let in_one_file = || {
+        let disk = Arc::new(Extent::of(8 * MIB));
+        let options = SpillBuffer::builder().temp_dir("/room-alone").settings().check().unwrap();
+        let (writer, reader) = SpillBuffer::of(Shared::on(&options, Some(disk.hooked()))).into_split();
+        within("the buffer", String::new, move || {
+            let writer = std::thread::spawn(move || write_until_told(writer, 1, 14 * MIB));
+            let mut reader = reader.into_blocking();
+            eventually("the disk is full", || disk.seen().0 > 1);
+            for at in (0..10 * MIB).step_by(BLOCK) {
+                read_some(&mut reader, 1, at as u64, BLOCK);
+            }
+            // Nobody reads any more, and what is left is more than memory holds.
+            let (accepted, told) = writer.join().unwrap();
+            assert!(accepted == 14 << 20 && told.is_ok(), "{accepted}: {told:?}");
+            disk.seen().1 == 1
+        })
+    };
+    assert!((0..5).any(|_| in_one_file()));
 }
 
 /// What is given back is free space too.
